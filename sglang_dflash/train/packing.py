@@ -1,0 +1,91 @@
+"""Best-fit packing of chats into rows, and the document mask that keeps them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Document = tuple[list[int], list[bool]]  # ids, and whether each belongs to an answer
+
+
+class Batch(NamedTuple):
+    """Packed rows. ``doc`` is -1 on padding; ``answer[i, j]`` marks ids that are to be predicted."""
+
+    ids: Tensor  # [rows, length] int64
+    positions: Tensor  # [rows, length] int64, restarting at 0 in each document
+    doc: Tensor  # [rows, length] int64
+    answer: Tensor  # [rows, length] bool
+
+
+def pack_rows(documents: list[Document], rows: int, length: int) -> tuple[list[list[Document]], list[Document]]:
+    """Fill ``rows`` rows, longest documents first, each into the fullest row it fits; return rows and leftovers."""
+    filled: list[list[Document]] = [[] for _ in range(rows)]
+    room = [length] * rows
+    left = []
+    for document in sorted(documents, key=lambda d: -len(d[0])):
+        fits = [(room[r], r) for r in range(rows) if room[r] >= len(document[0])]
+        if not fits:
+            left.append(document)
+            continue
+        _, row = min(fits)
+        filled[row].append(document)
+        room[row] -= len(document[0])
+    return filled, left
+
+
+def collate(filled: list[list[Document]], length: int, pad: int) -> Batch:
+    """Tensors of packed rows."""
+    rows = len(filled)
+    ids = torch.full((rows, length), pad)
+    positions = torch.zeros(rows, length, dtype=torch.long)
+    doc = torch.full((rows, length), -1)
+    answer = torch.zeros(rows, length, dtype=torch.bool)
+    for r, documents in enumerate(filled):
+        at = 0
+        for d, (tokens, marks) in enumerate(documents):
+            end = at + len(tokens)
+            ids[r, at:end] = torch.tensor(tokens)
+            positions[r, at:end] = torch.arange(len(tokens))
+            doc[r, at:end] = d
+            answer[r, at:end] = torch.tensor(marks)
+            at = end
+    return Batch(ids, positions, doc, answer)
+
+
+def document_bias(doc: Tensor) -> Tensor:
+    """Additive mask [rows, 1, length, length]: causal, and only inside one document."""
+    length = doc.shape[1]
+    same = doc[:, :, None] == doc[:, None, :]
+    seen = same & torch.ones(length, length, dtype=torch.bool, device=doc.device).tril()
+    return torch.zeros(seen.shape, device=doc.device).masked_fill_(~seen, float("-inf"))[:, None]
+
+
+class Packer:
+    """Turns a flow of documents into batches of a constant number of tokens.
+
+    Documents wait in one pool per row length; a batch leaves the first pool that
+    can fill it. Short rows keep attention cheap, long ones are there for long answers.
+    """
+
+    def __init__(self, source: Iterator[Document], tokens: int, lengths: tuple[int, ...], pad: int) -> None:
+        self.source, self.tokens, self.lengths, self.pad = source, tokens, lengths, pad
+        self.pools: dict[int, list[Document]] = {n: [] for n in lengths}
+
+    def _waiting(self, length: int) -> int:
+        return sum(len(d[0]) for d in self.pools[length])
+
+    def next_batch(self) -> Batch:
+        """The next packed batch of about ``tokens`` tokens."""
+        while True:
+            for length in self.lengths:
+                if self._waiting(length) >= 1.3 * self.tokens:
+                    filled, left = pack_rows(self.pools[length], self.tokens // length, length)
+                    self.pools[length] = left
+                    return collate(filled, length, self.pad)
+            document = next(self.source)
+            fitting = [n for n in self.lengths if len(document[0]) <= n]
+            if fitting:
+                self.pools[fitting[0]].append(document)
