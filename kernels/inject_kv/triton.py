@@ -1,0 +1,124 @@
+"""KV injection of all layers as one launch: a program per token and layer."""
+
+import torch
+import triton
+import triton.language as tl
+
+from sglang_dflash.kernels.inject_kv.plan import InjectPlan
+
+
+@triton.jit
+def _load_channels(base, norm, head, channel, inside, HEAD_DIM: tl.constexpr, HAS_NORM: tl.constexpr):
+    """Channels of one token's heads in fp32, and the norm weights of these channels."""
+    x = tl.load(base + head[:, None] * HEAD_DIM + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+    if HAS_NORM:
+        weight = tl.load(norm + channel, mask=channel < HEAD_DIM, other=0.0).to(tl.float32)
+    else:
+        weight = tl.full(channel.shape, 1.0, tl.float32)
+    return x, weight
+
+
+@triton.jit
+def _inject_kv_kernel(
+    kv,  # [T, L, 2, HEADS, HEAD_DIM]
+    positions,  # [T] int64
+    slots,  # [T] int64
+    commit_lens,  # [T / width] int32
+    norm_weights,  # [L, HEAD_DIM]
+    cos_sin,  # [max_position, ROTARY_DIM]
+    pointers,  # [2, L] int64
+    like,  # any cache buffer, for its element type
+    eps,
+    width,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    ROTARY_DIM: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    HAS_COMMIT: tl.constexpr,
+    HAS_NORM: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_HALF: tl.constexpr,
+    BLOCK_REST: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64)
+    layer = tl.program_id(1)
+    layers = tl.num_programs(1)
+    head = tl.arange(0, BLOCK_H)
+    kept = head < HEADS
+    if HAS_COMMIT:
+        kept = kept & (token % width < tl.load(commit_lens + token // width))
+    element = like.dtype.element_ty
+    row = tl.load(slots + token) * (HEADS * HEAD_DIM)
+    key_row = tl.load(pointers + layer).to(tl.pointer_type(element)) + row
+    value_row = tl.load(pointers + layers + layer).to(tl.pointer_type(element)) + row
+    key_base = kv + (token * layers + layer) * (2 * HEADS * HEAD_DIM)
+    norm = norm_weights + layer * HEAD_DIM
+
+    pair = tl.arange(0, BLOCK_HALF)
+    in_pairs = kept[:, None] & (pair < ROTARY_DIM // 2)[None, :]
+    if INTERLEAVED:
+        first = 2 * pair
+        second = 2 * pair + 1
+    else:
+        first = pair
+        second = pair + ROTARY_DIM // 2
+    x, x_weight = _load_channels(key_base, norm, head, first, in_pairs, HEAD_DIM, HAS_NORM)
+    y, y_weight = _load_channels(key_base, norm, head, second, in_pairs, HEAD_DIM, HAS_NORM)
+    rest = ROTARY_DIM + tl.arange(0, BLOCK_REST)
+    in_rest = kept[:, None] & (rest < HEAD_DIM)[None, :]
+    z, z_weight = _load_channels(key_base, norm, head, rest, in_rest, HEAD_DIM, HAS_NORM)
+    if HAS_NORM:
+        squares = tl.sum(x * x, 1) + tl.sum(y * y, 1) + tl.sum(z * z, 1)
+        scale = tl.rsqrt(squares / HEAD_DIM + eps)[:, None]
+        x = x * scale * x_weight[None, :]
+        y = y * scale * y_weight[None, :]
+        z = z * scale * z_weight[None, :]
+
+    angle = cos_sin + tl.load(positions + token) * ROTARY_DIM + pair
+    cos = tl.load(angle, mask=pair < ROTARY_DIM // 2, other=0.0).to(tl.float32)[None, :]
+    sin = tl.load(angle + ROTARY_DIM // 2, mask=pair < ROTARY_DIM // 2, other=0.0).to(tl.float32)[None, :]
+    key_out = key_row + head[:, None] * HEAD_DIM
+    tl.store(key_out + first[None, :], (x * cos - y * sin).to(element), mask=in_pairs)
+    tl.store(key_out + second[None, :], (y * cos + x * sin).to(element), mask=in_pairs)
+    tl.store(key_out + rest[None, :], z.to(element), mask=in_rest)
+
+    channel = tl.arange(0, BLOCK_D)
+    in_value = kept[:, None] & (channel < HEAD_DIM)[None, :]
+    offset = head[:, None] * HEAD_DIM + channel[None, :]
+    value = tl.load(key_base + HEADS * HEAD_DIM + offset, mask=in_value, other=0.0)
+    tl.store(value_row + offset, value.to(element), mask=in_value)
+
+
+def inject_kv(
+    kv: torch.Tensor,
+    positions: torch.Tensor,
+    slots: torch.Tensor,
+    commit_lens: torch.Tensor | None,
+    plan: InjectPlan,
+) -> None:
+    """As ``naive.inject_kv``, in one launch; rows beyond the commit length are not written at all."""
+    layers, (_, heads, head_dim) = len(plan.key_buffers), plan.key_buffers[0].shape
+    rotary_dim = plan.cos_sin.shape[1]
+    _inject_kv_kernel[(positions.numel(), layers)](
+        kv,
+        positions,
+        slots,
+        slots if commit_lens is None else commit_lens,
+        kv if plan.norm_weights is None else plan.norm_weights,
+        plan.cos_sin,
+        plan.pointers,
+        plan.key_buffers[0],
+        plan.eps,
+        1 if commit_lens is None else positions.numel() // commit_lens.numel(),
+        HEADS=heads,
+        HEAD_DIM=head_dim,
+        ROTARY_DIM=rotary_dim,
+        INTERLEAVED=plan.interleaved,
+        HAS_COMMIT=commit_lens is not None,
+        HAS_NORM=plan.norm_weights is not None,
+        BLOCK_H=triton.next_power_of_2(heads),
+        BLOCK_HALF=triton.next_power_of_2(rotary_dim // 2),
+        BLOCK_REST=triton.next_power_of_2(max(1, head_dim - rotary_dim)),
+        BLOCK_D=triton.next_power_of_2(head_dim),
+    )

@@ -1,0 +1,182 @@
+"""Random inputs for the ops, with poison around and inside whatever an op must write."""
+
+import random
+from typing import NamedTuple
+
+import torch
+
+from sglang_dflash.kernels.compact_kv import make_kv_table
+from sglang_dflash.kernels.inject_kv import InjectPlan, make_inject_plan
+from sglang_dflash.types import Acceptance, BlockInputs
+
+BATCH_SIZES = (1, 3, 17)
+POISON = -7_777_777
+GUARD = 64
+
+
+class Guarded:
+    """Tensors that lie in poisoned memory, and are poison themselves until written."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self._arenas: list[tuple[torch.Tensor, int]] = []
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        """A contiguous poisoned tensor with ``GUARD`` poisoned elements before and after it."""
+        size = 1
+        for n in shape:
+            size *= n
+        poison = float("nan") if dtype.is_floating_point else POISON
+        if dtype == torch.bool:
+            arena = torch.full((size + 2 * GUARD,), 77, dtype=torch.uint8, device=self.device).view(
+                torch.bool
+            )
+        else:
+            arena = torch.full((size + 2 * GUARD,), poison, dtype=dtype, device=self.device)
+        self._arenas.append((arena, size))
+        return arena[GUARD : GUARD + size].view(shape)
+
+    def copy(self, value: torch.Tensor) -> torch.Tensor:
+        """``value`` between guards."""
+        return self.empty(*value.shape, dtype=value.dtype).copy_(value)
+
+    def check(self) -> None:
+        """Nothing outside the tensors was written."""
+        for arena, size in self._arenas:
+            raw = arena.view(torch.uint8) if arena.dtype == torch.bool else arena
+            fresh = 77 if arena.dtype == torch.bool else POISON
+            for guard in (raw[:GUARD], raw[GUARD + size :]):
+                clean = guard.isnan() if arena.dtype.is_floating_point else guard == fresh
+                assert bool(clean.all()), "an op wrote outside its output"
+
+
+def block_case(bs: int, block_size: int, device: str, seed: int):
+    """-> (arguments of prepare_block without ``out``, guards)."""
+    torch.manual_seed(seed)
+    guard = Guarded(device)
+    rows, columns = bs + 5, 97
+    arguments = (
+        guard.copy(torch.randint(0, 111, (bs,))),
+        guard.copy(torch.randint(0, columns - block_size + 1, (bs,))),
+        guard.copy(torch.randperm(rows)[:bs]),
+        guard.copy(torch.randint(1, 2**30, (rows, columns), dtype=torch.int32)),
+        110,
+    )
+    return arguments, guard
+
+
+def empty_block(bs: int, block_size: int, guard: Guarded) -> BlockInputs:
+    """Poisoned ``BlockInputs``."""
+    return BlockInputs(*(guard.empty(bs * block_size) for _ in range(3)))
+
+
+def random_parents(width: int, rng: random.Random, padded: bool) -> list[int]:
+    """Parents of a random tree in which some trailing nodes may be padding."""
+    used = rng.randint(1, width) if padded else width
+    reach = rng.choice((1, 2, 4, width))
+    return [-1] + [rng.randint(max(0, i - reach), i - 1) if i < used else -1 for i in range(1, width)]
+
+
+def depth_of(parents: list[int]) -> int:
+    """Depth of the deepest node."""
+    depths = [0]
+    for parent in parents[1:]:
+        depths.append(depths[parent] + 1 if parent >= 0 else 0)
+    return max(depths)
+
+
+def accept_case(bs: int, width: int, vocab: int, tree: bool, device: str, seed: int):
+    """-> (arguments of accept without ``out``, path length, guards); few tokens, so that paths are long."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    guard = Guarded(device)
+    parents = [random_parents(width, rng, padded=seed % 2 == 1) for _ in range(bs)] if tree else None
+    path_len = max(map(depth_of, parents)) + 1 if tree else width
+    arguments = (
+        guard.copy(torch.randint(0, vocab, (bs, width))),
+        guard.copy(torch.randint(0, vocab, (bs, width))),
+        guard.copy(torch.tensor(parents, dtype=torch.int32)) if tree else None,
+        guard.copy(torch.randint(0, 2**40, (bs,))),
+    )
+    return arguments, path_len, guard
+
+
+def empty_accept(bs: int, path_len: int, guard: Guarded) -> Acceptance:
+    """Poisoned ``Acceptance``."""
+    return Acceptance(
+        path=guard.empty(bs, path_len),
+        num_correct_drafts=guard.empty(bs, dtype=torch.int32),
+        commit_lens=guard.empty(bs, dtype=torch.int32),
+        bonus=guard.empty(bs),
+        emitted=guard.empty(bs, path_len),
+        new_prefix_lens=guard.empty(bs),
+    )
+
+
+class InjectCase(NamedTuple):
+    """Arguments of inject_kv."""
+
+    kv: torch.Tensor
+    positions: torch.Tensor
+    slots: torch.Tensor
+    commit_lens: torch.Tensor | None
+    plan: InjectPlan
+
+
+def inject_case(
+    device: str,
+    seed: int,
+    *,
+    bs: int = 3,
+    width: int = 5,
+    layers: int = 2,
+    heads: int = 2,
+    head_dim: int = 32,
+    rotary_dim: int | None = None,
+    interleaved: bool = False,
+    norm: bool = True,
+    commits: bool = True,
+    kv_dtype: torch.dtype = torch.float32,
+    cache_dtype: torch.dtype = torch.float32,
+) -> tuple[InjectCase, Guarded]:
+    """Random features, distinct slots > 0, and cache buffers that hold noise."""
+    torch.manual_seed(seed)
+    guard = Guarded(device)
+    tokens, num_slots, max_position = bs * width, bs * width + 30, 50
+    shape = (num_slots, heads, head_dim)
+    keys = [guard.copy(torch.randn(shape).to(cache_dtype)) for _ in range(layers)]
+    values = [guard.copy(torch.randn(shape).to(cache_dtype)) for _ in range(layers)]
+    norm_weights = guard.copy((torch.rand(layers, head_dim) + 0.5).to(kv_dtype)) if norm else None
+    cos_sin = guard.copy(torch.randn(max_position, rotary_dim or head_dim))
+    case = InjectCase(
+        kv=guard.copy(torch.randn(tokens, layers * 2 * heads * head_dim).to(kv_dtype)),
+        positions=guard.copy(torch.randint(0, max_position, (tokens,))),
+        slots=guard.copy(torch.randperm(num_slots - 1)[:tokens] + 1),
+        commit_lens=guard.copy(torch.randint(1, width + 1, (bs,), dtype=torch.int32)) if commits else None,
+        plan=make_inject_plan(keys, values, norm_weights, 1e-6, cos_sin, interleaved),
+    )
+    return case, guard
+
+
+def compact_case(bs: int, width: int, row_shapes, dtype: torch.dtype, device: str, seed: int):
+    """-> (path, commit_lens, window_slots, table, guards): rising random paths, windows interleaved."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    guard = Guarded(device)
+    path_len = min(width, 9)
+    num_slots = bs * width + 20
+    path, commits = [], []
+    for _ in range(bs):
+        commit = rng.randint(1, path_len)
+        nodes = sorted(rng.sample(range(1, width), commit - 1))
+        path.append([0] + nodes + [-1] * (path_len - commit))
+        commits.append(commit)
+    slots = torch.randperm(num_slots - 1)[: bs * width] + 1
+    buffers = [guard.copy(torch.randn(num_slots, *shape).to(dtype)) for shape in row_shapes]
+    return (
+        guard.copy(torch.tensor(path)),
+        guard.copy(torch.tensor(commits, dtype=torch.int32)),
+        guard.copy(slots.view(bs, width)),
+        make_kv_table(buffers),
+        guard,
+    )

@@ -1,0 +1,92 @@
+"""Each op once more, in plain Python over lists: slow, obvious, and sharing nothing with the twins."""
+
+import math
+
+
+def prepare_block(bonus, prefix_lens, rows, req_to_token, mask_token_id, block_size):
+    """-> ids, positions, slots as flat lists."""
+    ids, positions, slots = [], [], []
+    for request in range(len(bonus)):
+        for step in range(block_size):
+            ids.append(bonus[request] if step == 0 else mask_token_id)
+            positions.append(prefix_lens[request] + step)
+            slots.append(req_to_token[rows[request]][prefix_lens[request] + step])
+    return ids, positions, slots
+
+
+def accept(tokens, target_tokens, parents):
+    """One request -> (path, bonus); ``parents`` None for a chain."""
+    if parents is None:
+        parents = [i - 1 for i in range(len(tokens))]
+    path = [0]
+    while True:
+        wanted = target_tokens[path[-1]]
+        for node in range(1, len(tokens)):
+            if parents[node] == path[-1] and tokens[node] == wanted:
+                path.append(node)
+                break
+        else:
+            return path, wanted
+
+
+def visibility(parents):
+    """One request -> rows of booleans."""
+    rows = []
+    for node in range(len(parents)):
+        seen = {node}
+        at = node
+        while parents[at] >= 0:
+            at = parents[at]
+            seen.add(at)
+        rows.append([column in seen for column in range(len(parents))])
+    return rows
+
+
+def compact(rows_by_slot, path, commit_len, window_slots):
+    """One request: dict slot -> row, changed in place."""
+    moved = [rows_by_slot[window_slots[path[d]]] for d in range(commit_len)]
+    for d in range(commit_len):
+        rows_by_slot[window_slots[d]] = moved[d]
+
+
+def cached_key(key, position, norm_weight, eps, cos_sin, interleaved):
+    """One head of one token as floats -> the key that belongs in the cache."""
+    if norm_weight is not None:
+        rms = math.sqrt(sum(x * x for x in key) / len(key) + eps)
+        key = [x / rms * w for x, w in zip(key, norm_weight, strict=True)]
+    half = len(cos_sin[position]) // 2
+    out = list(key)
+    for i in range(half):
+        first, second = (2 * i, 2 * i + 1) if interleaved else (i, i + half)
+        cos, sin = cos_sin[position][i], cos_sin[position][half + i]
+        out[first] = key[first] * cos - key[second] * sin
+        out[second] = key[second] * cos + key[first] * sin
+    return out
+
+
+def filtered_probs(logits, temperature, top_k, top_p, min_p):
+    """One row of floats -> probabilities in vocabulary order."""
+    scaled = [x / temperature for x in logits]
+    peak = max(scaled)
+    weights = [math.exp(x - peak) for x in scaled]
+    total = math.fsum(weights)
+    probs = [w / total for w in weights]
+    order = sorted(range(len(probs)), key=lambda token: (-probs[token], token))
+    kept, mass = {}, 0.0
+    for rank, token in enumerate(order):
+        if rank < top_k and mass <= top_p and probs[token] >= min_p * probs[order[0]]:
+            kept[token] = probs[token]
+        mass += probs[token]
+    total = math.fsum(kept.values())
+    return [kept.get(token, 0.0) / total for token in range(len(probs))]
+
+
+def inverse_cdf(probs, uniform):
+    """The token that ``uniform`` selects when tokens are laid out from most to least probable."""
+    order = sorted(range(len(probs)), key=lambda token: (-probs[token], token))
+    mass = 0.0
+    for token in order:
+        mass += probs[token]
+        if uniform < mass:
+            return token
+    return [token for token in order if probs[token] > 0][-1]

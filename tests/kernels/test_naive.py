@@ -1,0 +1,231 @@
+"""The torch twins against plain Python."""
+
+import random
+
+import kernel_inputs as inputs
+import kernel_oracles as oracles
+import pytest
+import torch
+
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.kernels.accept.naive import accept
+from sglang_dflash.kernels.compact_kv import make_kv_table
+from sglang_dflash.kernels.compact_kv.naive import compact_kv
+from sglang_dflash.kernels.inject_kv import make_inject_plan
+from sglang_dflash.kernels.inject_kv.naive import inject_kv
+from sglang_dflash.kernels.prepare_block.naive import prepare_block
+from sglang_dflash.kernels.sample_rows import filtered_probs, sample_rows
+from sglang_dflash.kernels.visibility.naive import visibility_from_parents
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("block_size", (2, 5, 16))
+def test_prepare_block(bs, block_size):
+    arguments, guard = inputs.block_case(bs, block_size, "cpu", seed=bs)
+    out = inputs.empty_block(bs, block_size, guard)
+    prepare_block(*arguments, out)
+    bonus, prefix, rows, table, mask = (a.tolist() if torch.is_tensor(a) else a for a in arguments)
+    expected = oracles.prepare_block(bonus, prefix, rows, table, mask, block_size)
+    assert [t.tolist() for t in out] == [list(e) for e in expected]
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (1, 2, 5, 16, 33))
+@pytest.mark.parametrize("tree", (False, True))
+@pytest.mark.parametrize("vocab", (1, 2, 111))
+def test_accept(bs, width, tree, vocab):
+    for seed in range(6):
+        arguments, path_len, guard = inputs.accept_case(bs, width, vocab, tree, "cpu", seed)
+        out = inputs.empty_accept(bs, path_len, guard)
+        accept(*arguments, out)
+        tokens, targets, parents, prefix_lens = arguments
+        for b in range(bs):
+            path, bonus = oracles.accept(
+                tokens[b].tolist(), targets[b].tolist(), parents[b].tolist() if tree else None
+            )
+            emitted = [int(tokens[b, node]) for node in path[1:]] + [bonus]
+            assert out.path[b].tolist() == path + [-1] * (path_len - len(path))
+            assert out.emitted[b].tolist() == emitted + [0] * (path_len - len(path))
+            assert out.num_correct_drafts[b] == len(path) - 1
+            assert out.commit_lens[b] == len(path)
+            assert out.bonus[b] == bonus
+            assert out.new_prefix_lens[b] == prefix_lens[b] + len(path)
+        guard.check()
+
+
+def test_accept_reaches_every_commit_length():
+    width = 16
+    tokens = torch.arange(width).repeat(width, 1)
+    targets = tokens + 1
+    targets[torch.arange(width), torch.arange(width)] = 999  # request b disagrees after node b
+    guard = inputs.Guarded("cpu")
+    out = inputs.empty_accept(width, width, guard)
+    accept(tokens, targets, None, torch.zeros(width, dtype=torch.int64), out)
+    assert out.commit_lens.tolist() == list(range(1, width + 1))
+
+
+def test_accept_takes_the_first_of_equal_siblings():
+    tokens = torch.tensor([[9, 4, 4, 5, 5]])
+    parents = torch.tensor([[-1, 0, 0, 2, 1]], dtype=torch.int32)
+    targets = torch.tensor([[4, 5, 5, 6, 7]])
+    guard = inputs.Guarded("cpu")
+    out = inputs.empty_accept(1, 3, guard)
+    accept(tokens, targets, parents, torch.tensor([10]), out)
+    assert out.path.tolist() == [[0, 1, 4]]
+    assert out.emitted.tolist() == [[4, 5, 7]]
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (1, 2, 7, 16, 65))
+def test_visibility(bs, width):
+    rng = random.Random(width)
+    parents = [inputs.random_parents(width, rng, padded=True) for _ in range(bs)]
+    guard = inputs.Guarded("cpu")
+    out = guard.empty(bs, width, width, dtype=torch.bool)
+    result = visibility_from_parents(torch.tensor(parents, dtype=torch.int32), out)
+    assert result is out
+    assert out.tolist() == [oracles.visibility(p) for p in parents]
+    guard.check()
+
+
+@pytest.mark.parametrize("heads,head_dim", ((1, 16), (2, 32), (8, 128)))
+@pytest.mark.parametrize("interleaved", (False, True))
+@pytest.mark.parametrize("partial", (False, True))
+@pytest.mark.parametrize("norm,commits", ((True, True), (False, True), (True, False)))
+def test_inject_kv(heads, head_dim, interleaved, partial, norm, commits):
+    rotary_dim = head_dim // 2 if partial else head_dim
+    case, guard = inputs.inject_case(
+        "cpu",
+        seed=head_dim,
+        layers=3,
+        heads=heads,
+        head_dim=head_dim,
+        rotary_dim=rotary_dim,
+        interleaved=interleaved,
+        norm=norm,
+        commits=commits,
+    )
+    plan = case.plan
+    before = [(k.clone(), v.clone()) for k, v in zip(plan.key_buffers, plan.value_buffers, strict=True)]
+    inject_kv(*case)
+    width = case.slots.numel() // 3
+    kv = case.kv.view(-1, 3, 2, heads, head_dim)
+    cos_sin = plan.cos_sin.double().tolist()
+    written = {0}
+    for t, slot in enumerate(case.slots.tolist()):
+        if commits and t % width >= case.commit_lens[t // width]:
+            continue
+        written.add(slot)
+        for layer in range(3):
+            weight = plan.norm_weights[layer].double().tolist() if norm else None
+            for head in range(heads):
+                key = oracles.cached_key(
+                    kv[t, layer, 0, head].double().tolist(),
+                    int(case.positions[t]),
+                    weight,
+                    plan.eps,
+                    cos_sin,
+                    interleaved,
+                )
+                stored = plan.key_buffers[layer][slot, head].double()
+                torch.testing.assert_close(stored, torch.tensor(key).double(), rtol=2e-5, atol=2e-6)
+            assert torch.equal(plan.value_buffers[layer][slot], kv[t, layer, 1])
+    untouched = [s for s in range(plan.key_buffers[0].shape[0]) if s not in written]
+    for layer, (keys, values) in enumerate(before):
+        assert torch.equal(plan.key_buffers[layer][untouched], keys[untouched])
+        assert torch.equal(plan.value_buffers[layer][untouched], values[untouched])
+    guard.check()
+
+
+def test_inject_kv_casts_to_the_cache():
+    case, _ = inputs.inject_case("cpu", seed=1, cache_dtype=torch.bfloat16, commits=False)
+    exact, _ = inputs.inject_case("cpu", seed=1, commits=False)
+    inject_kv(*case)
+    inject_kv(*exact)
+    got, wanted = case.plan.key_buffers[1][case.slots], exact.plan.key_buffers[1][case.slots]
+    assert torch.equal(got, wanted.bfloat16())
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (2, 16, 33))
+def test_compact_kv(bs, width):
+    for seed in range(5):
+        path, commits, slots, table, guard = inputs.compact_case(
+            bs, width, ((2, 16), (1, 8)), torch.float32, "cpu", seed
+        )
+        expected = []
+        for buffer in table.buffers:
+            rows = dict(enumerate(buffer.tolist()))
+            for b in range(bs):
+                oracles.compact(rows, path[b].tolist(), int(commits[b]), slots[b].tolist())
+            expected.append([rows[slot] for slot in range(buffer.shape[0])])
+        compact_kv(path, commits, slots, table)
+        assert [buffer.tolist() for buffer in table.buffers] == expected
+        guard.check()
+
+
+def test_compact_kv_leaves_a_chain_alone():
+    path = torch.tensor([[0, 1, 2, -1]])
+    buffer = torch.randn(9, 4)
+    before = buffer.clone()
+    compact_kv(
+        path, torch.tensor([3], dtype=torch.int32), torch.tensor([[5, 3, 8, 2]]), make_kv_table([buffer])
+    )
+    assert torch.equal(buffer, before)
+
+
+FILTERS = (
+    (1.0, 1 << 30, 1.0, 0.0),
+    (0.3, 1 << 30, 1.0, 0.0),
+    (1.7, 5, 1.0, 0.0),
+    (1.0, 1, 1.0, 0.0),
+    (1.0, 1 << 30, 0.6, 0.0),
+    (1.0, 1 << 30, 1e-9, 0.0),
+    (1.0, 1 << 30, 1.0, 0.2),
+    (0.8, 7, 0.9, 0.05),
+)
+
+
+def filter_rows(filters, dtype=torch.float64):
+    """Columns of ``filters`` as the four arguments of the op."""
+    temperature, top_k, top_p, min_p = zip(*filters, strict=True)
+    return (
+        torch.tensor(temperature, dtype=dtype),
+        torch.tensor(top_k, dtype=torch.int32),
+        torch.tensor(top_p, dtype=dtype),
+        torch.tensor(min_p, dtype=dtype),
+    )
+
+
+@pytest.mark.parametrize("vocab", (1, 3, 111))
+def test_filtered_probs(vocab):
+    torch.manual_seed(vocab)
+    logits = (torch.randn(len(FILTERS), vocab, dtype=torch.float64) * 2).round(decimals=1)  # ties occur
+    got = filtered_probs(logits, *filter_rows(FILTERS))
+    for row, filters in enumerate(FILTERS):
+        wanted = oracles.filtered_probs(logits[row].tolist(), *filters)
+        assert max(abs(a - b) for a, b in zip(got[row].tolist(), wanted, strict=True)) < 1e-12
+
+
+def test_sample_rows_is_the_inverse_cdf():
+    rng = random.Random(5)
+    for trial in range(200):
+        filters = rng.choice(FILTERS)
+        logits = torch.tensor([[rng.gauss(0, 2) for _ in range(11)]], dtype=torch.float64)
+        uniform = rng.choice((0.0, rng.random(), 1 - 2**-53))
+        probs = filtered_probs(logits, *filter_rows([filters]))
+        got = sample_rows(logits, *filter_rows([filters]), torch.tensor([uniform], dtype=torch.float64))
+        wanted = oracles.inverse_cdf(probs[0].tolist(), uniform)
+        assert probs[0, got[0]] > 0, trial
+        assert int(got[0]) == wanted, trial
+
+
+def test_bad_buffers_are_named():
+    with pytest.raises(DFlashError, match="KV buffer 1"):
+        make_kv_table([torch.zeros(4, 8), torch.zeros(8, 4).T])
+    good = torch.zeros(4, 2, 8)
+    with pytest.raises(DFlashError, match=r"value_buffers\[0\]"):
+        make_inject_plan([good], [torch.zeros(4, 2, 16)], None, 1e-6, torch.zeros(3, 8))
+    with pytest.raises(DFlashError, match="norm_weights"):
+        make_inject_plan([good], [good], torch.zeros(2, 8), 1e-6, torch.zeros(3, 8))

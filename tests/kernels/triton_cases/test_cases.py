@@ -1,0 +1,109 @@
+"""Every Triton kernel against its torch twin; run by ../test_triton.py in a process of its own."""
+
+import os
+import random
+
+import kernel_inputs as inputs
+import pytest
+import torch
+
+from sglang_dflash.kernels.accept.naive import accept as naive_accept
+from sglang_dflash.kernels.accept.triton import accept
+from sglang_dflash.kernels.compact_kv.naive import compact_kv as naive_compact_kv
+from sglang_dflash.kernels.compact_kv.triton import compact_kv
+from sglang_dflash.kernels.inject_kv.naive import inject_kv as naive_inject_kv
+from sglang_dflash.kernels.inject_kv.triton import inject_kv
+from sglang_dflash.kernels.prepare_block.naive import prepare_block as naive_prepare_block
+from sglang_dflash.kernels.prepare_block.triton import prepare_block
+from sglang_dflash.kernels.visibility.naive import visibility_from_parents as naive_visibility
+from sglang_dflash.kernels.visibility.triton import visibility_from_parents
+
+DEVICE = os.environ["SGLANG_DFLASH_KERNEL_CASES"]
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("block_size", (2, 5, 16))
+def test_prepare_block(bs, block_size):
+    arguments, guard = inputs.block_case(bs, block_size, DEVICE, seed=bs)
+    out, wanted = (inputs.empty_block(bs, block_size, guard) for _ in range(2))
+    prepare_block(*arguments, out)
+    naive_prepare_block(*arguments, wanted)
+    assert all(torch.equal(a, b) for a, b in zip(out, wanted, strict=True))
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (1, 2, 5, 16, 33))
+@pytest.mark.parametrize("tree", (False, True))
+@pytest.mark.parametrize("vocab", (1, 2, 111))
+def test_accept(bs, width, tree, vocab):
+    for seed in range(3):
+        arguments, path_len, guard = inputs.accept_case(bs, width, vocab, tree, DEVICE, seed)
+        out, wanted = (inputs.empty_accept(bs, path_len, guard) for _ in range(2))
+        accept(*arguments, out)
+        naive_accept(*arguments, wanted)
+        for name, a, b in zip(out._fields, out, wanted, strict=True):
+            assert torch.equal(a, b), name
+        guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (1, 2, 7, 16, 65))
+def test_visibility(bs, width):
+    rng = random.Random(width)
+    guard = inputs.Guarded(DEVICE)
+    rows = [inputs.random_parents(width, rng, padded=True) for _ in range(bs)]
+    parents = guard.copy(torch.tensor(rows, dtype=torch.int32))
+    out, wanted = (guard.empty(bs, width, width, dtype=torch.bool) for _ in range(2))
+    visibility_from_parents(parents, out)
+    assert torch.equal(out, naive_visibility(parents, wanted))
+    guard.check()
+
+
+INJECT_CASES = (
+    {"bs": 1, "width": 2, "heads": 1, "head_dim": 16},
+    {"bs": 17, "width": 2, "heads": 2, "head_dim": 32},
+    {"bs": 3, "width": 5, "heads": 8, "head_dim": 128},
+    {"bs": 1, "width": 16, "heads": 3, "head_dim": 48, "rotary_dim": 24},
+    {"rotary_dim": 16},
+    {"interleaved": True},
+    {"interleaved": True, "rotary_dim": 12},
+    {"norm": False},
+    {"commits": False},
+    {"layers": 1},
+    {"layers": 5},
+    {"kv_dtype": torch.bfloat16, "cache_dtype": torch.bfloat16},
+    {"kv_dtype": torch.float16, "cache_dtype": torch.float16},
+    {"kv_dtype": torch.bfloat16, "cache_dtype": torch.float32},
+)
+
+
+@pytest.mark.parametrize(
+    "shape", INJECT_CASES, ids=lambda shape: "-".join(f"{k}{v}" for k, v in shape.items())
+)
+def test_inject_kv(shape):
+    case, guard = inputs.inject_case(DEVICE, seed=3, **shape)
+    twin, _ = inputs.inject_case(DEVICE, seed=3, **shape)
+    inject_kv(*case)
+    naive_inject_kv(*twin)
+    # Slot 0 is where the twin sends what the kernel does not write at all.
+    for got, wanted in zip(case.plan.value_buffers, twin.plan.value_buffers, strict=True):
+        assert torch.equal(got[1:], wanted[1:])
+    # fp32 sums are ordered differently; in 16 bits that may flip the last bit of a result.
+    ulp = torch.finfo(case.plan.key_buffers[0].dtype).eps
+    for got, wanted in zip(case.plan.key_buffers, twin.plan.key_buffers, strict=True):
+        torch.testing.assert_close(got[1:], wanted[1:], rtol=max(ulp, 1e-5), atol=max(ulp, 2e-6))
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (2, 16, 33))
+@pytest.mark.parametrize("row_shapes", (((2, 16), (1, 8)), ((8, 128), (2, 6), (1, 2))))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_compact_kv(bs, width, row_shapes, dtype):
+    *arguments, table, guard = inputs.compact_case(bs, width, row_shapes, dtype, DEVICE, seed=bs)
+    *_, twin, _ = inputs.compact_case(bs, width, row_shapes, dtype, DEVICE, seed=bs)
+    compact_kv(*arguments, table)
+    naive_compact_kv(*arguments, twin)
+    assert all(torch.equal(a, b) for a, b in zip(table.buffers, twin.buffers, strict=True))
+    guard.check()
