@@ -1,0 +1,82 @@
+"""The plug-in's own options: environment variables, because every process of a server inherits them."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sglang_dflash.errors import DFlashError
+
+
+class Variable(NamedTuple):
+    """One environment variable. ``choices`` is empty where any text will do."""
+
+    name: str
+    field: str
+    default: str
+    choices: tuple[str, ...]
+    meaning: str
+
+
+VARIABLES = (
+    Variable(
+        "SGLANG_DFLASH_WORKER",
+        "worker",
+        "dflash",
+        ("dflash", "builtin"),
+        "who serves `--speculative-algorithm DFLASH`: this package, or SGLang's built-in worker",
+    ),
+    Variable(
+        "SGLANG_DFLASH_PLATFORM",
+        "platform",
+        "auto",
+        ("auto", "cpu", "off"),
+        "the CPU platform: where no accelerator is usable, always, or never",
+    ),
+    Variable(
+        "SGLANG_DFLASH_TIMINGS",
+        "timings",
+        "",
+        (),
+        "file to which every decode round's milliseconds, split by stage, are appended as JSON lines",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The values of ``VARIABLES`` in this process."""
+
+    worker: str
+    platform: str
+    timings: str
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Options":
+        """Read every variable; an unset or empty one has its default.
+
+        Raises:
+            DFlashError: a value is not among the choices.
+        """
+        return cls(**{variable.field: _value(variable, environ) for variable in VARIABLES})
+
+
+def _value(variable: Variable, environ: Mapping[str, str]) -> str:
+    value = environ.get(variable.name, "").strip()
+    if not value:
+        return variable.default
+    if not variable.choices:
+        return value
+    if value.lower() not in variable.choices:
+        raise DFlashError(variable.name, f"is {value!r}", f"use one of {', '.join(variable.choices)}")
+    return value.lower()
+
+
+def table() -> str:
+    """``VARIABLES`` as a markdown table; docs/options.md holds it, and a test compares."""
+    rows = ["| Variable | Values | Default | Meaning |", "|---|---|---|---|"]
+    for variable in VARIABLES:
+        values = ", ".join(f"`{choice}`" for choice in variable.choices) or "text"
+        default = f"`{variable.default}`" if variable.default else "unset"
+        rows.append(f"| `{variable.name}` | {values} | {default} | {variable.meaning} |")
+    return "\n".join(rows)
