@@ -1,0 +1,1 @@
+"""Making the accepted nodes permanent: target KV, recurrent state, published lengths."""

@@ -1,0 +1,126 @@
+"""KV injection: context features -> K and V of all draft layers, in the slots of the target's tokens.
+
+DFlash (arXiv 2602.06036, appendix A.3): the same fused feature goes through every layer's K and V
+projection. One GEMM computes them for all layers; one kernel norms, rotates and stores them.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from sglang_dflash.draft.model import DFlashDraftModel
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.kernels import inject_kv
+
+
+class Features(NamedTuple):
+    """Context features of tokens whose target KV was just written.
+
+    With ``commit_lens`` the tokens are [bs] windows of equal width, of which the first
+    ``commit_lens[b]`` are committed; without, all of them are.
+    """
+
+    hidden: torch.Tensor  # [tokens, K * hidden]
+    positions: torch.Tensor  # [tokens] int64
+    slots: torch.Tensor  # [tokens] int64
+    commit_lens: torch.Tensor | None  # [bs] int32
+
+
+def committed_rows(features: Features) -> Features:
+    """Only the committed tokens. Reads their number on the host: free on a CPU, a sync elsewhere."""
+    if features.commit_lens is None:
+        return features
+    bs = features.commit_lens.numel()
+    width = features.positions.numel() // bs
+    columns = torch.arange(width, device=features.positions.device)
+    rows = (columns < features.commit_lens[:, None]).view(-1).nonzero().view(-1)
+    return Features(features.hidden[rows], features.positions[rows], features.slots[rows], None)
+
+
+def all_rows(features: Features) -> Features:
+    """Every token, committed or not: fixed shapes and no sync; the kernel skips the others."""
+    return features
+
+
+class PackedProjection:
+    """K and V projections of all layers as one matrix, repacked when the weights change."""
+
+    def __init__(self, model: DFlashDraftModel):
+        self._model = model
+        self._version = -1
+        self._weight: torch.Tensor | None = None
+        self._bias: torch.Tensor | None = None
+
+    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
+        """fused [tokens, hidden] -> [tokens, L * 2 * kv_heads * head_dim], per layer K then V."""
+        if self._version != self._model.weights_version:
+            self._pack()
+        return F.linear(fused, self._weight, self._bias)
+
+    def _pack(self) -> None:
+        attentions = [layer.self_attn for layer in self._model.layers]
+        self._weight = torch.cat([a.qkv_proj.weight[a.q_size :] for a in attentions])
+        biases = [a.qkv_proj.bias for a in attentions]
+        self._bias = None if biases[0] is None else torch.cat([b[a.q_size :] for a, b in zip(attentions, biases)])
+        self._version = self._model.weights_version
+
+
+class LayerwiseProjection:
+    """The same through each layer's own (quantised) projection; its queries are computed and dropped."""
+
+    def __init__(self, model: DFlashDraftModel):
+        self._attentions = [layer.self_attn for layer in model.layers]
+
+    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
+        return torch.cat([a.qkv_proj(fused)[0][:, a.q_size :] for a in self._attentions], dim=1)
+
+
+def _projection(model: DFlashDraftModel):
+    dense = all(
+        isinstance(w := getattr(layer.self_attn.qkv_proj, "weight", None), torch.Tensor) and w.is_floating_point()
+        and w.element_size() > 1
+        for layer in model.layers
+    )
+    return PackedProjection(model) if dense else LayerwiseProjection(model)
+
+
+class ContextInjector:
+    """Writes context features into the draft's KV pool. Built once; needs the pool at the first call."""
+
+    def __init__(self, model: DFlashDraftModel, runner):
+        self._model, self._runner = model, runner
+        self._project = _projection(model)
+        device_type = torch.device(runner.device).type
+        self._inject = inject_kv.choose(device_type)
+        self._rows = committed_rows if device_type == "cpu" else all_rows
+        self._plan = None
+        self._plan_version = -1
+
+    def __call__(self, features: Features) -> None:
+        features = self._rows(features)
+        if features.positions.numel() == 0:
+            return
+        fused = self._model.fuse_features(features.hidden)
+        if self._plan_version != self._model.weights_version:
+            self._make_plan()
+        self._inject(self._project(fused), features.positions, features.slots, features.commit_lens, self._plan)
+
+    def _make_plan(self) -> None:
+        """Collect buffers, k-norms and rotary table: the pool exists only after the worker was built."""
+        pool = self._runner.token_to_kv_pool
+        if pool.store_dtype != pool.dtype:
+            raise DFlashError(
+                "speculative-draft-kv-cache-dtype", f"{pool.dtype} is not supported", "use the draft's own dtype"
+            )
+        attentions = [layer.self_attn for layer in self._model.layers]
+        layers = range(len(attentions))
+        self._plan = inject_kv.make_inject_plan(
+            [pool.get_key_buffer(i) for i in layers],
+            [pool.get_value_buffer(i) for i in layers],
+            norm_weights=torch.stack([a.k_norm.weight for a in attentions]),
+            eps=attentions[0].k_norm.variance_epsilon,
+            cos_sin=attentions[0].rotary_emb.cos_sin_cache,
+            interleaved=not attentions[0].rotary_emb.is_neox_style,
+        )
+        self._plan_version = self._model.weights_version

@@ -1,0 +1,82 @@
+"""The target's output head over the draft's hidden states: the greedy token at every drafted position.
+
+Heads are chosen once, from what the target has. All of them return the first of equal maxima, as
+``torch.argmax`` over the whole vocabulary would, so that every tensor-parallel rank agrees.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.model_api import get_parallel, should_apply_lm_head_quant_method
+
+
+class DraftHead(Protocol):
+    """hidden [rows, hidden] -> token ids [rows] int64."""
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor: ...
+
+
+class WholeHead:
+    """An unsharded, dense head."""
+
+    def __init__(self, weight: torch.Tensor):
+        self._weight = weight
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.linear(hidden.to(self._weight.dtype), self._weight).argmax(dim=-1)
+
+
+class QuantisedHead:
+    """An unsharded head whose logits come from its own quantisation kernel."""
+
+    def __init__(self, lm_head, vocab_size: int):
+        self._lm_head, self._vocab_size = lm_head, vocab_size
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self._lm_head.quant_method.apply(self._lm_head, hidden, None)
+        return logits[:, : self._vocab_size].argmax(dim=-1)
+
+
+class ShardedHead:
+    """A dense head split over the vocabulary: gather one (maximum, id) per rank, not the logits."""
+
+    def __init__(self, weight: torch.Tensor, first_id: int, group):
+        self._weight, self._first_id, self._group = weight, first_id, group
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        best, index = F.linear(hidden.to(self._weight.dtype), self._weight).max(dim=-1)
+        # Ranks own ascending ranges of ids, so the first rank with the maximum has the lowest id.
+        best = self._group.all_gather(best.float().unsqueeze(0), dim=0)
+        ids = self._group.all_gather((index + self._first_id).unsqueeze(0), dim=0)
+        return ids.gather(0, best.argmax(dim=0, keepdim=True)).squeeze(0)
+
+
+def build_head(target_model) -> DraftHead:
+    """The head of ``target_model`` as the draft uses it.
+
+    Raises:
+        DFlashError: the target has no usable ``lm_head``, or a quantised one split over ranks.
+    """
+    lm_head = getattr(target_model, "lm_head", None)
+    lm_head = getattr(lm_head, "base_layer", lm_head)
+    quant_method = getattr(lm_head, "quant_method", None)
+    group = get_parallel().tp_group
+    if lm_head is not None and should_apply_lm_head_quant_method(lm_head, quant_method):
+        if group.world_size > 1:
+            raise DFlashError("lm_head", "is quantised and split over ranks", "use --tp-size 1 or an unquantised head")
+        return QuantisedHead(lm_head, int(lm_head.org_vocab_size))
+    weight = getattr(lm_head, "weight", None)
+    if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+        raise DFlashError("lm_head", f"of {type(target_model).__name__} is not usable by a draft", "use another target")
+    shard = getattr(lm_head, "shard_indices", None)
+    if shard is None:
+        return WholeHead(weight)
+    if int(shard.num_added_elements):
+        raise DFlashError("lm_head", "has added (LoRA) vocabulary", "serve without extra vocabulary")
+    weight = weight[: int(shard.num_org_elements)]
+    if group.world_size == 1:
+        return WholeHead(weight)
+    return ShardedHead(weight, int(shard.org_vocab_start_index), group)

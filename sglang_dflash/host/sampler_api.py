@@ -1,0 +1,55 @@
+"""SGLang's own sampler, run at every node of a proposal, so that sampling is plain decoding's by construction."""
+
+import dataclasses
+
+import torch
+from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
+
+from sglang_dflash.host.contract import Touch
+
+TOUCHES = (
+    Touch(
+        "sglang.srt.sampling.sampling_batch_info:SamplingBatchInfo",
+        "sampling parameters repeated for every node of a request",
+        "an interface to sample several positions per request",
+        (
+            "temperatures",
+            "top_ps",
+            "top_ks",
+            "min_ps",
+            "sampling_seed",
+            "logit_bias",
+            "is_all_greedy",
+            "grammar_mask",
+            "penalizer_orchestrator",
+        ),
+    ),
+    Touch(
+        "sglang.srt.layers.sampler:Sampler.forward",
+        "the target's own sample at every node",
+        "an interface to sample several positions per request",
+        ("logits_output", "sampling_info", "return_logprob", "top_logprobs_nums", "token_ids_logprobs", "positions"),
+    ),
+)
+
+_PER_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed")
+
+
+def repeat_per_node(info: SamplingBatchInfo, width: int) -> SamplingBatchInfo:
+    """``info`` of [bs] requests as that of [bs * width] rows, request-major.
+
+    Logit bias is left out: it is added to the logits once, per request (see ``add_logit_bias``).
+    """
+    repeated = {
+        name: None if (value := getattr(info, name)) is None else value.repeat_interleave(width, dim=0)
+        for name in _PER_REQUEST
+    }
+    return dataclasses.replace(
+        info, **repeated, logit_bias=None, penalizer_orchestrator=None, grammars=None, grammar_mask=None
+    )
+
+
+def add_logit_bias(logits: torch.Tensor, info: SamplingBatchInfo | None, width: int) -> None:
+    """Add the requests' logit bias [bs, V] to ``logits`` [bs * width, V] in place."""
+    if info is not None and info.logit_bias is not None:
+        logits.view(-1, width, logits.shape[-1]).add_(info.logit_bias[:, None])

@@ -1,0 +1,1 @@
+"""From the draft's hidden states to what the target verifies."""

@@ -1,0 +1,32 @@
+"""The target's own next token after every node: its argmax, or a sample of its distribution.
+
+Drafts are point masses, so keeping a node iff it equals the target's sample leaves the distribution
+exactly the target's (Leviathan et al., arXiv 2211.17192, with a point-mass draft).
+"""
+
+import torch
+
+from sglang_dflash.host.sampler_api import add_logit_bias, repeat_per_node
+from sglang_dflash.host.worker_api import LogitsProcessorOutput
+
+
+class TargetChoice:
+    """Chooses by the same sampler, filters and seeds as plain decoding, one row per node."""
+
+    def __init__(self, runner):
+        self._runner = runner
+
+    def __call__(self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int) -> torch.Tensor:
+        """logits [bs * W, V], positions [bs * W] of the nodes -> chosen tokens [bs, W] int64."""
+        add_logit_bias(logits, sampling_info, width)
+        if sampling_info is None or sampling_info.is_all_greedy:
+            return logits.argmax(dim=-1).view(-1, width)
+        chosen = self._runner.sampler(
+            LogitsProcessorOutput(next_token_logits=logits),
+            repeat_per_node(sampling_info, width),
+            False,
+            [],
+            [],
+            positions,
+        )
+        return chosen.view(-1, width).long()
