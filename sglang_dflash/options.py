@@ -29,9 +29,9 @@ VARIABLES = (
     Variable(
         "SGLANG_DFLASH_PLATFORM",
         "platform",
-        "auto",
-        ("auto", "cpu", "off"),
-        "the CPU platform: where no accelerator is usable, always, or never",
+        "",
+        ("cpu", "off"),
+        "the CPU platform: always, or never; unset: where no accelerator is usable",
     ),
     Variable(
         "SGLANG_DFLASH_TIMINGS",
