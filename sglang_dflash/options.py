@@ -40,6 +40,13 @@ VARIABLES = (
         (),
         "file to which every decode round's milliseconds, split by stage, are appended as JSON lines",
     ),
+    Variable(
+        "SGLANG_DFLASH_PROPOSER",
+        "proposer",
+        "",
+        (),
+        "`module:Class` that wraps the draft's chain in a proposer of one's own (research, tests)",
+    ),
 )
 
 
@@ -50,6 +57,7 @@ class Options:
     worker: str
     platform: str
     timings: str
+    proposer: str
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Options":

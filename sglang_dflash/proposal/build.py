@@ -8,7 +8,7 @@ from sglang_dflash.errors import DFlashError
 from sglang_dflash.proposal.chain import ChainProposer
 
 
-def build_proposer(name: str | None, block_size: int, device: torch.device):
+def build_proposer(name: str, block_size: int, device: torch.device):
     """The draft's chain, or the proposer that ``name`` ("module:Class") wraps around it.
 
     A proposer is called with (batch, block, drafted) and returns a ``Proposal`` of fixed width. It has
@@ -18,7 +18,7 @@ def build_proposer(name: str | None, block_size: int, device: torch.device):
         DFlashError: ``name`` cannot be imported.
     """
     chain = ChainProposer(block_size, device)
-    if name is None:
+    if not name:
         return chain
     module, _, attribute = name.partition(":")
     try:
