@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class DraftConfig:
     final_logit_softcapping: float | None
     output_multiplier: float
     has_qk_norm: bool
-    has_mask_embedding: bool  # a trained vector stands in for the target's embedding of the mask token
+    has_mask_embedding: bool  # the checkpoint has a tensor ``mask_embedding`` [hidden] for the mask token
     unsupported_variant: str | None  # name of a draft variant that our draft model does not implement
 
     @property
@@ -121,10 +121,17 @@ def load_draft_config(
     folder = local_folder(source, revision)
     if folder is None:
         return None
-    config = parse_draft_config(read_json(folder / "config.json", "--speculative-draft-model-path"))
-    if (folder / MASK_EMBEDDING_FILE).is_file():
-        config = replace(config, has_mask_embedding=True)
-    return config
+    return parse_draft_config(read_json(folder / "config.json", "--speculative-draft-model-path"))
+
+
+def mask_embedding_file(source: str | Path, revision: str | None = None) -> Path | None:
+    """The trained mask embedding published beside some drafts, None where there is none.
+
+    A ``torch.save`` of ``{"embedding": [hidden], "mask_token_id": int}``.
+    """
+    folder = local_folder(source, revision)
+    path = None if folder is None else folder / MASK_EMBEDDING_FILE
+    return path if path is not None and path.is_file() else None
 
 
 def local_folder(source: str | Path, revision: str | None = None) -> Path | None:

@@ -90,7 +90,7 @@ def _check_layer_ids(depth: int | None, draft: DraftConfig) -> None:
         raise DFlashError(
             "draft target_layer_ids",
             f"are {list(ids)}",
-            "list each layer once, in ascending order, as fc was trained",
+            "list each layer once, ascending, as fc was trained",
         )
 
 
@@ -109,7 +109,7 @@ def _check_heads(draft: DraftConfig, tp_size: int) -> None:
     if heads % tp_size or max(kv_heads, tp_size) % min(kv_heads, tp_size):
         raise DFlashError(
             "--tp-size",
-            f"is {tp_size}, the draft has {heads} heads and {kv_heads} KV heads",
+            f"is {tp_size}, the draft has {heads} heads, {kv_heads} for KV",
             "use a divisor of both",
         )
 

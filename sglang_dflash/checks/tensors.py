@@ -47,7 +47,7 @@ def bare_name(name: str) -> str | None:
 
 
 def expected_tensors(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that the draft must have, and may have."""
+    """Name and shape of every tensor that the draft must have; it may have no other."""
     hidden, head_dim = draft.hidden_size, draft.head_dim
     queries, keys = draft.num_heads * head_dim, draft.num_kv_heads * head_dim
     layer = {
@@ -73,6 +73,8 @@ def expected_tensors(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
         "hidden_norm.weight": (hidden,),
         "norm.weight": (hidden,),
     }
+    if draft.has_mask_embedding:
+        whole["mask_embedding"] = (hidden,)
     for i in range(draft.num_layers):
         whole |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
     return whole
@@ -86,9 +88,6 @@ def check_tensors(tensors: Mapping[str, TensorInfo], draft: DraftConfig) -> None
     """
     expected = expected_tensors(draft)
     given = {bare: (name, info) for name, info in tensors.items() if (bare := bare_name(name)) is not None}
-    has_embedding = given.pop("mask_embedding", None)
-    if has_embedding is not None:
-        _check_one(*has_embedding, (draft.hidden_size,))
     for bare, (name, info) in given.items():
         if bare not in expected:
             raise DFlashError(
