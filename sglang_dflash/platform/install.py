@@ -1,0 +1,16 @@
+"""Installs the CPU platform's hooks in a process where it is the current platform."""
+
+_installed = False
+
+
+def install() -> None:
+    """Argument defaults and torch twins of Triton helpers; idempotent, called before hooks are applied."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    from sglang_dflash.host.platform_hooks import replace
+    from sglang_dflash.platform import defaults, slots
+
+    defaults.install()
+    replace(slots.write_row_spans, slots.last_slots, slots.write_extend_rows, slots.pack_front_slots)

@@ -1,0 +1,52 @@
+"""What the CPU platform does in a worker process: once before models load, and after each model."""
+
+import logging
+
+import psutil
+import torch
+
+from sglang_dflash.platform import BACKEND
+
+logger = logging.getLogger(__name__)
+
+
+def before_model() -> None:
+    """Register the attention backend and repair what does not run on a host (idempotent)."""
+    from sglang_dflash.host import platform_runtime
+    from sglang_dflash.host.attention_api import ATTENTION_BACKENDS, register_attention_backend
+
+    platform_runtime.leave_threads_alone()
+    platform_runtime.tolerate_host_record_stream()
+    platform_runtime.gather_without_custom_op()
+    if BACKEND not in ATTENTION_BACKENDS:
+        register_attention_backend(BACKEND)(create_backend)
+
+
+def create_backend(runner):
+    """The attention backend of one model runner; says in one line what the platform decided."""
+    from sglang_dflash.platform.attention import CpuAttention
+
+    backend = CpuAttention(runner)
+    if not runner.is_draft_worker:
+        memory = psutil.virtual_memory()
+        logger.info(
+            "CPU platform: attention %s, %s, %d KV tokens, %d thread(s), %.1f of %.1f GB free",
+            BACKEND,
+            str(runner.dtype).removeprefix("torch."),
+            runner.max_total_num_tokens,
+            torch.get_num_threads(),
+            memory.available / 2**30,
+            memory.total / 2**30,
+        )
+    return backend
+
+
+def after_model(model: torch.nn.Module) -> None:
+    """Repairs that need a loaded model."""
+    from sglang_dflash.host import platform_runtime
+
+    platform_runtime.keep_dtype_of_input_embeddings()
+    for module in model.modules():
+        # A fused norm and rope of the built-in draft is a Triton kernel; its plain path is torch.
+        if getattr(module, "use_table_qk_norm_rope", False):
+            module.use_table_qk_norm_rope = False
