@@ -85,7 +85,7 @@ def _check_layer_ids(depth: int | None, draft: DraftConfig) -> None:
             f"hold {wrong[0]}, the target's layers are 0 to {depth - 1}",
             _OTHER_DRAFT,
         )
-    # Features arrive in the order of the layers, each once: another order would feed fc silently wrong columns.
+    # Features arrive once per layer, in layer order: any other order would feed fc the wrong columns.
     if list(ids) != sorted(set(ids)):
         raise DFlashError(
             "draft target_layer_ids",

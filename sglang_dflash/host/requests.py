@@ -1,0 +1,151 @@
+"""Requests that a round does not serve exactly yet are refused one by one, with the reason."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.contract import Touch
+
+logger = logging.getLogger(__name__)
+
+CREATE_WORKER = "sglang.srt.speculative.spec_info.SpeculativeAlgorithm.create_worker"
+VALIDATE = "sglang.srt.speculative.dflash_utils.validate_dflash_request"
+SCHEDULER = "sglang.srt.managers.scheduler"
+
+TOUCHES = (
+    Touch(
+        "sglang.srt.speculative.dflash_utils:validate_dflash_request",
+        "hooked (around): the scheduler asks it about every request and aborts with the text it returns",
+        "SGLang asks the worker instead",
+        ("req", "enable_overlap"),
+    ),
+    Touch(
+        "sglang.srt.managers.scheduler:validate_dflash_request",
+        "the name that the hook must reach",
+        "as above",
+    ),
+    Touch(
+        "sglang.srt.managers.schedule_batch:Req",
+        "read to tell which requests are not served exactly",
+        "never: the request itself",
+        (
+            "sampling_params",
+            "return_logprob",
+            "return_sampling_mask",
+            "custom_logit_processor",
+            "return_hidden_states",
+        ),
+    ),
+    Touch(
+        "sglang.srt.sampling.sampling_params:SamplingParams",
+        "read to tell which requests are not served exactly",
+        "never: the request itself",
+        (
+            "frequency_penalty",
+            "presence_penalty",
+            "repetition_penalty",
+            "min_new_tokens",
+            "json_schema",
+            "regex",
+            "ebnf",
+            "structural_tag",
+            "beam_width",
+            "watermark",
+        ),
+    ),
+)
+
+
+class Refusal(NamedTuple):
+    """One kind of request that is refused: what it asks for, how to tell, and what to do instead."""
+
+    feature: str
+    asked: Callable[[Any], Any]  # SGLang's request -> true where it asks for the feature
+    remedy: str
+
+
+def _asks_penalty(req) -> bool:
+    p = req.sampling_params
+    return (p.frequency_penalty, p.presence_penalty, p.repetition_penalty) != (0.0, 0.0, 1.0)
+
+
+def _asks_grammar(req) -> bool:
+    p = req.sampling_params
+    return any((p.json_schema, p.regex, p.ebnf, p.structural_tag))
+
+
+REFUSALS = (
+    Refusal(
+        "frequency_penalty, presence_penalty or repetition_penalty",
+        _asks_penalty,
+        "drop the penalties, or serve without DFLASH",
+    ),
+    Refusal(
+        "min_new_tokens", lambda req: req.sampling_params.min_new_tokens, "drop it, or serve without DFLASH"
+    ),
+    Refusal(
+        "constrained decoding (json_schema, regex, ebnf, structural_tag)",
+        _asks_grammar,
+        "drop the constraint, or serve without DFLASH",
+    ),
+    Refusal("log-probabilities", lambda req: req.return_logprob, "drop logprobs, or serve without DFLASH"),
+    Refusal("return_sampling_mask", lambda req: req.return_sampling_mask, "drop it, or serve without DFLASH"),
+    Refusal(
+        "a custom logit processor", lambda req: req.custom_logit_processor, "drop it, or serve without DFLASH"
+    ),
+    Refusal("return_hidden_states", lambda req: req.return_hidden_states, "drop it, or serve without DFLASH"),
+    Refusal(
+        "beam search",
+        lambda req: (req.sampling_params.beam_width or 1) > 1,
+        "drop beam_width, or serve without DFLASH",
+    ),
+    Refusal("watermarking", lambda req: req.sampling_params.watermark, "drop it, or serve without DFLASH"),
+)
+
+
+def refusal(req) -> str | None:
+    """Why ``req`` is not served, ending with what to do, or None where it is served exactly."""
+    for row in REFUSALS:
+        if row.asked(req):
+            return f"sglang-dflash does not serve {row.feature} exactly yet: {row.remedy}."
+    return None
+
+
+def table() -> str:
+    """``REFUSALS`` as a markdown table; docs/options.md holds it, and a test compares."""
+    rows = ["| Refused | What to do |", "|---|---|"]
+    return "\n".join(rows + [f"| {row.feature} | {row.remedy} |" for row in REFUSALS])
+
+
+def install() -> None:
+    """Have requests validated wherever our worker serves.
+
+    The function to hook lives in a heavy module: it is hooked when the scheduler, which has loaded it, asks
+    for its worker.
+    """
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    HookRegistry.register(CREATE_WORKER, _after_create_worker, HookType.AFTER)
+
+
+def _after_create_worker(worker, *_args) -> None:
+    if worker.__module__.startswith("sglang_dflash."):
+        _hook_validation()
+
+
+def _hook_validation() -> None:
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    HookRegistry.register(VALIDATE, _validate, HookType.AROUND)
+    HookRegistry.apply_hooks()
+    scheduler = sys.modules.get(SCHEDULER)
+    if scheduler is not None and getattr(scheduler.validate_dflash_request, "__wrapped__", None) is None:
+        raise DFlashError(
+            "sglang", f"requests cannot be validated: {VALIDATE} is not hooked", "reinstall SGLang"
+        )
+
+
+def _validate(original, req, enable_overlap) -> str | None:
+    return refusal(req) or original(req, enable_overlap)
