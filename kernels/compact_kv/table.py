@@ -24,7 +24,9 @@ def make_kv_table(buffers: Sequence[torch.Tensor]) -> KVTable:
     words = []
     for index, buffer in enumerate(buffers):
         row_bytes = buffer[0].numel() * buffer.element_size()
-        if not buffer.is_contiguous() or row_bytes % WORD_BYTES:
+        # Only the Triton kernel computes addresses; the twin takes rows of any stride.
+        addressable = buffer.is_contiguous() or buffer.device.type == "cpu"
+        if not addressable or row_bytes % WORD_BYTES:
             raise DFlashError(
                 f"KV buffer {index}",
                 f"shape {tuple(buffer.shape)}, strides {buffer.stride()}, {buffer.dtype}",

@@ -33,7 +33,9 @@ def make_inject_plan(
     shape = tuple(key_buffers[0].shape)
     for name, buffers in (("key_buffers", key_buffers), ("value_buffers", value_buffers)):
         for layer, buffer in enumerate(buffers):
-            if tuple(buffer.shape) != shape or not buffer.is_contiguous():
+            # Only the Triton kernel computes addresses; the twin takes rows of any stride.
+            addressable = buffer.is_contiguous() or buffer.device.type == "cpu"
+            if tuple(buffer.shape) != shape or not addressable:
                 raise DFlashError(
                     f"{name}[{layer}]",
                     f"shape {tuple(buffer.shape)}, strides {buffer.stride()}",

@@ -27,9 +27,11 @@ def _visibility_kernel(
     tl.store(out + (request * width + row[:, None]) * width + column[None, :], visible, mask=inside)
 
 
-def visibility_from_parents(parents: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+def visibility_from_parents(parents: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     """As ``naive.visibility_from_parents``, in one launch."""
     bs, width = parents.shape
+    if out is None:
+        out = torch.empty(bs, width, width, dtype=torch.bool, device=parents.device)
     _visibility_kernel[(bs, triton.cdiv(width, ROWS))](
         parents, out.view(torch.int8), width, BLOCK_R=ROWS, BLOCK_W=triton.next_power_of_2(width)
     )

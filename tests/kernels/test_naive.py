@@ -86,6 +86,7 @@ def test_visibility(bs, width):
     result = visibility_from_parents(torch.tensor(parents, dtype=torch.int32), out)
     assert result is out
     assert out.tolist() == [oracles.visibility(p) for p in parents]
+    assert torch.equal(visibility_from_parents(torch.tensor(parents, dtype=torch.int32)), out)
     guard.check()
 
 
