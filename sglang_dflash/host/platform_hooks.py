@@ -1,4 +1,4 @@
-"""Functions of SGLang that launch Triton kernels on the serving path, and how ours take their place."""
+"""Functions of SGLang that cannot run on a host CPU, and how ours take their place."""
 
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
@@ -6,6 +6,8 @@ from sglang_dflash.host.contract import Touch
 
 _ROWS = "sglang.srt.mem_cache.allocation"
 _LOCS = "sglang.kernels.ops.speculative.cache_locs"
+_START = "sglang.srt.distributed.bootstrap"
+_PINNING = "SGLang leaves pinning to an out-of-tree platform"
 _SEAM = "SGLang offers a platform seam, as it does for get_speculative_cache_locs_fn"
 TOUCHES = (
     Touch(
@@ -32,12 +34,38 @@ TOUCHES = (
         _SEAM,
         ("num_front", "out_cache_loc", "front_out_cache_loc"),
     ),
+    Touch(
+        f"{_START}:_bind_threads_if_cpu",
+        "replaced: demands a NUMA node per rank; we pin nothing",
+        _PINNING,
+        ("device",),
+    ),
+    Touch(
+        f"{_START}:_init_cpu_threads_env",
+        "replaced: calls compiled kernels that some hosts lack",
+        _PINNING,
+        ("local_omp_cpuid", "dist_init_method"),
+    ),
 )
 
 
-def replace(write_row_spans, last_slots, write_extend_rows, pack_front_slots) -> None:
+def replace_triton_helpers(write_row_spans, last_slots, write_extend_rows, pack_front_slots) -> None:
     """Put the four torch twins in place of the functions of ``TOUCHES``, in that order."""
     HookRegistry.register(f"{_ROWS}.assign_req_to_token_pool_func", write_row_spans, HookType.REPLACE)
     HookRegistry.register(f"{_ROWS}.get_last_loc", last_slots, HookType.REPLACE)
     HookRegistry.register(f"{_ROWS}.write_cache_indices", write_extend_rows, HookType.REPLACE)
     HookRegistry.register(f"{_LOCS}.fill_front_out_cache_loc_func", pack_front_slots, HookType.REPLACE)
+
+
+def leave_threads_alone() -> None:
+    """SGLang neither pins threads nor asks for one NUMA node per rank."""
+    HookRegistry.register(f"{_START}._bind_threads_if_cpu", _no_binding, HookType.REPLACE)
+    HookRegistry.register(f"{_START}._init_cpu_threads_env", _no_threads_env, HookType.REPLACE)
+
+
+def _no_binding(*, device) -> None:
+    return None
+
+
+def _no_threads_env(*, local_omp_cpuid, dist_init_method=None) -> None:
+    return None

@@ -1,25 +1,16 @@
 """Repairs of SGLang's worker process on a CPU device: each replaces one function or clears one flag."""
 
 import torch
-from sglang.srt.distributed import bootstrap
 from sglang.srt.distributed.parallel_state import GroupCoordinator
+from sglang.srt.runtime_context import get_parallel
 
 from sglang_dflash.host.contract import Touch
 
+__all__ = ["get_parallel"]
+
 _UPSTREAM = "fixed in SGLang"
 TOUCHES = (
-    Touch(
-        "sglang.srt.distributed.bootstrap:_bind_threads_if_cpu",
-        "replaced: demands a NUMA node per rank, we pin nothing",
-        "SGLang leaves pinning to an out-of-tree platform",
-        ("device",),
-    ),
-    Touch(
-        "sglang.srt.distributed.bootstrap:_init_cpu_threads_env",
-        "replaced: calls compiled kernels that are not installed on some hosts",
-        "SGLang leaves pinning to an out-of-tree platform",
-        ("local_omp_cpuid", "dist_init_method"),
-    ),
+    Touch("sglang.srt.runtime_context:get_parallel", "ranks that share this host's cores", "never: public"),
     Touch(
         "sglang.srt.distributed.parallel_state:GroupCoordinator.all_gather_into_tensor",
         "replaced: goes through a custom op that has no CPU kernel",
@@ -39,12 +30,6 @@ TOUCHES = (
         ("self", "forward_batch", "pp_proxy_tensors"),
     ),
 )
-
-
-def leave_threads_alone() -> None:
-    """SGLang neither pins threads nor asks for one NUMA node per rank."""
-    bootstrap._bind_threads_if_cpu = lambda *, device: None
-    bootstrap._init_cpu_threads_env = lambda *, local_omp_cpuid, dist_init_method=None: None
 
 
 def gather_without_custom_op() -> None:

@@ -70,8 +70,6 @@ def _sizes(server_args, previous) -> None:
         defaults["mem_fraction_static"] = 0.5
     # One pool for full and sliding layers: memory is no concern, and slots need no translation.
     defaults["disable_hybrid_swa_memory"] = True
-    # The warm-up request exists to load GPU kernels.
-    defaults["skip_server_warmup"] = True
     declare_resolution(server_args, SOURCE, **defaults)
 
 

@@ -9,8 +9,11 @@ def install() -> None:
     if _installed:
         return
     _installed = True
-    from sglang_dflash.host.platform_hooks import replace
+    from sglang_dflash.host.platform_hooks import leave_threads_alone, replace_triton_helpers
     from sglang_dflash.platform import defaults, slots
 
     defaults.install()
-    replace(slots.write_row_spans, slots.last_slots, slots.write_extend_rows, slots.pack_front_slots)
+    replace_triton_helpers(
+        slots.write_row_spans, slots.last_slots, slots.write_extend_rows, slots.pack_front_slots
+    )
+    leave_threads_alone()

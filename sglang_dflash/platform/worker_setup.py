@@ -15,7 +15,6 @@ def before_model() -> None:
     from sglang_dflash.host import platform_runtime
     from sglang_dflash.host.attention_api import ATTENTION_BACKENDS, register_attention_backend
 
-    platform_runtime.leave_threads_alone()
     platform_runtime.tolerate_host_record_stream()
     platform_runtime.gather_without_custom_op()
     if BACKEND not in ATTENTION_BACKENDS:
@@ -24,9 +23,12 @@ def before_model() -> None:
 
 def create_backend(runner):
     """The attention backend of one model runner; says in one line what the platform decided."""
+    from sglang_dflash.host.platform_runtime import get_parallel
     from sglang_dflash.platform.attention import CpuAttention
+    from sglang_dflash.platform.defaults import thread_count
 
     backend = CpuAttention(runner)
+    torch.set_num_threads(thread_count(runner.model_config.hidden_size, get_parallel().tp_size))
     if not runner.is_draft_worker:
         memory = psutil.virtual_memory()
         logger.info(
