@@ -16,6 +16,7 @@ def _compact_kv_kernel(
     window_slots,  # [bs, W] int64
     pointers,  # [buffers] int64
     row_words,  # [buffers] int32
+    slot_words,  # [buffers] int64
     path_len,
     width,
     BLOCK_D: tl.constexpr,
@@ -24,6 +25,7 @@ def _compact_kv_kernel(
     request = tl.program_id(0).to(tl.int64)
     buffer = tl.program_id(1)
     words = tl.load(row_words + buffer)
+    stride = tl.load(slot_words + buffer)
     base = tl.load(pointers + buffer).to(tl.pointer_type(tl.int32))
     step = tl.arange(0, BLOCK_D)
     node = tl.load(path + request * path_len + step, mask=step < path_len, other=-1)
@@ -32,10 +34,10 @@ def _compact_kv_kernel(
     destination = tl.load(window_slots + request * width + step, mask=moved, other=0)
     word = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = moved[:, None] & (word < words)[None, :]
-    rows = tl.load(base + source[:, None] * words + word[None, :], mask=inside, other=0)
+    rows = tl.load(base + source[:, None] * stride + word[None, :], mask=inside, other=0)
     # A source row of one node may be the destination of another: all reads come first.
     tl.debug_barrier()
-    tl.store(base + destination[:, None] * words + word[None, :], rows, mask=inside)
+    tl.store(base + destination[:, None] * stride + word[None, :], rows, mask=inside)
 
 
 def compact_kv(
@@ -50,6 +52,7 @@ def compact_kv(
         window_slots,
         table.pointers,
         table.row_words,
+        table.slot_words,
         path_len,
         window_slots.shape[1],
         BLOCK_D=triton.next_power_of_2(path_len),

@@ -14,6 +14,7 @@ class InjectPlan(NamedTuple):
     key_buffers: tuple[torch.Tensor, ...]  # L x [slots, kv_heads, head_dim]
     value_buffers: tuple[torch.Tensor, ...]  # L x [slots, kv_heads, head_dim]
     pointers: torch.Tensor  # [2, L] int64: base addresses of keys, then values
+    slot_stride: int  # elements from one slot to the next, the same in every buffer
     norm_weights: torch.Tensor | None  # [L, head_dim], per-layer k-norm; None where there is none
     eps: float  # of the k-norm
     cos_sin: torch.Tensor  # [max_position, rotary_dim]: cosines, then sines
@@ -30,16 +31,15 @@ def make_inject_plan(
     interleaved: bool = False,
 ) -> InjectPlan:
     """Plan over the draft's buffers; DFlashError where their shapes do not fit each other."""
-    shape = tuple(key_buffers[0].shape)
+    shape, stride = tuple(key_buffers[0].shape), key_buffers[0].stride(0)
     for name, buffers in (("key_buffers", key_buffers), ("value_buffers", value_buffers)):
         for layer, buffer in enumerate(buffers):
-            # Only the Triton kernel computes addresses; the twin takes rows of any stride.
-            addressable = buffer.is_contiguous() or buffer.device.type == "cpu"
-            if tuple(buffer.shape) != shape or not addressable:
+            alike = tuple(buffer.shape) == shape and buffer.stride(0) == stride
+            if not alike or not buffer[0].is_contiguous():
                 raise DFlashError(
                     f"{name}[{layer}]",
                     f"shape {tuple(buffer.shape)}, strides {buffer.stride()}",
-                    f"need a contiguous {shape} like key_buffers[0]",
+                    f"need {shape} with contiguous rows, {stride} elements apart, like key_buffers[0]",
                 )
     if len(value_buffers) != len(key_buffers):
         raise DFlashError("value_buffers", f"{len(value_buffers)} layers", f"need {len(key_buffers)}")
@@ -53,6 +53,7 @@ def make_inject_plan(
         key_buffers=tuple(key_buffers),
         value_buffers=tuple(value_buffers),
         pointers=torch.tensor(addresses, dtype=torch.int64, device=device),
+        slot_stride=stride,
         norm_weights=norm_weights,
         eps=eps,
         cos_sin=cos_sin,

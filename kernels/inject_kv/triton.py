@@ -30,6 +30,7 @@ def _inject_kv_kernel(
     like,  # any cache buffer, for its element type
     eps,
     width,
+    slot_stride,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     ROTARY_DIM: tl.constexpr,
@@ -49,7 +50,7 @@ def _inject_kv_kernel(
     if HAS_COMMIT:
         kept = kept & (token % width < tl.load(commit_lens + token // width))
     element = like.dtype.element_ty
-    row = tl.load(slots + token) * (HEADS * HEAD_DIM)
+    row = tl.load(slots + token) * slot_stride
     key_row = tl.load(pointers + layer).to(tl.pointer_type(element)) + row
     value_row = tl.load(pointers + layers + layer).to(tl.pointer_type(element)) + row
     key_base = kv + (token * layers + layer) * (2 * HEADS * HEAD_DIM)
@@ -111,6 +112,7 @@ def inject_kv(
         plan.key_buffers[0],
         plan.eps,
         1 if commit_lens is None else positions.numel() // commit_lens.numel(),
+        plan.slot_stride,
         HEADS=heads,
         HEAD_DIM=head_dim,
         ROTARY_DIM=rotary_dim,

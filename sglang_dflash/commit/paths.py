@@ -10,7 +10,9 @@ from sglang_dflash.types import Acceptance, Proposal
 class ChainCommit:
     """A chain's accepted nodes are the first columns of its window already: nothing moves."""
 
-    def __call__(self, proposal: Proposal, accepted: Acceptance, slots: torch.Tensor, hidden: torch.Tensor) -> Features:
+    def __call__(
+        self, proposal: Proposal, accepted: Acceptance, slots: torch.Tensor, hidden: torch.Tensor
+    ) -> Features:
         """slots [bs, W], hidden [bs * W, K * hidden] -> the committed tokens' features."""
         return Features(hidden, proposal.positions.view(-1), slots.view(-1), accepted.commit_lens)
 
@@ -23,7 +25,9 @@ class TreeCommit:
         self._compact = compact_kv.choose(torch.device(runner.device).type)
         self._table: compact_kv.KVTable | None = None
 
-    def __call__(self, proposal: Proposal, accepted: Acceptance, slots: torch.Tensor, hidden: torch.Tensor) -> Features:
+    def __call__(
+        self, proposal: Proposal, accepted: Acceptance, slots: torch.Tensor, hidden: torch.Tensor
+    ) -> Features:
         """slots [bs, W], hidden [bs * W, K * hidden] -> the committed path's features, root first."""
         if self._table is None:
             # The pool exists only after the worker was built.
@@ -34,7 +38,9 @@ class TreeCommit:
         self._compact(accepted.path, accepted.commit_lens, slots, self._table)
         bs, depth = accepted.path.shape
         nodes = accepted.path.clamp(min=0)
-        rows = hidden.view(bs, -1, hidden.shape[-1]).gather(1, nodes[..., None].expand(-1, -1, hidden.shape[-1]))
+        rows = hidden.view(bs, -1, hidden.shape[-1]).gather(
+            1, nodes[..., None].expand(-1, -1, hidden.shape[-1])
+        )
         return Features(
             rows.flatten(0, 1),
             proposal.positions.gather(1, nodes).view(-1),

@@ -62,7 +62,9 @@ class PackedProjection:
         attentions = [layer.self_attn for layer in self._model.layers]
         self._weight = torch.cat([a.qkv_proj.weight[a.q_size :] for a in attentions])
         biases = [a.qkv_proj.bias for a in attentions]
-        self._bias = None if biases[0] is None else torch.cat([b[a.q_size :] for a, b in zip(attentions, biases)])
+        self._bias = (
+            None if biases[0] is None else torch.cat([b[a.q_size :] for a, b in zip(attentions, biases)])
+        )
         self._version = self._model.weights_version
 
 
@@ -78,7 +80,8 @@ class LayerwiseProjection:
 
 def _projection(model: DFlashDraftModel):
     dense = all(
-        isinstance(w := getattr(layer.self_attn.qkv_proj, "weight", None), torch.Tensor) and w.is_floating_point()
+        isinstance(w := getattr(layer.self_attn.qkv_proj, "weight", None), torch.Tensor)
+        and w.is_floating_point()
         and w.element_size() > 1
         for layer in model.layers
     )
@@ -104,14 +107,18 @@ class ContextInjector:
         fused = self._model.fuse_features(features.hidden)
         if self._plan_version != self._model.weights_version:
             self._make_plan()
-        self._inject(self._project(fused), features.positions, features.slots, features.commit_lens, self._plan)
+        self._inject(
+            self._project(fused), features.positions, features.slots, features.commit_lens, self._plan
+        )
 
     def _make_plan(self) -> None:
         """Collect buffers, k-norms and rotary table: the pool exists only after the worker was built."""
         pool = self._runner.token_to_kv_pool
         if pool.store_dtype != pool.dtype:
             raise DFlashError(
-                "speculative-draft-kv-cache-dtype", f"{pool.dtype} is not supported", "use the draft's own dtype"
+                "speculative-draft-kv-cache-dtype",
+                f"{pool.dtype} is not supported",
+                "use the draft's own dtype",
             )
         attentions = [layer.self_attn for layer in self._model.layers]
         layers = range(len(attentions))

@@ -22,6 +22,7 @@ from sglang_dflash.host.worker_api import (
     draft_pp_context,
     draft_tp_context,
     get_parallel,
+    get_schedule,
     get_spec,
     graph_capture_wanted,
     model_draft_parallel_spec,
@@ -56,7 +57,7 @@ class DFlashWorker(BaseSpecWorker):
         self._options = Options.from_env()
         self.block_size = int(get_spec().speculative_num_draft_tokens)
         self._window = get_spec().speculative_draft_window_size
-        self._page_size = int(server_args.page_size)
+        self._page_size = int(get_schedule().page_size)
         target = target_worker.model_runner
         register_model("DFlashDraftModel", DFlashDraftModel)
         self.draft_parallel_layout = resolve_draft_parallel_layout(
