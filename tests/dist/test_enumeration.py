@@ -1,4 +1,4 @@
-"""Sampling is exact: every outcome of the real accept op, weighted and summed, is the target's distribution."""
+"""Sampling is exact: all outcomes of the real accept op, weighted, sum to the target's distribution."""
 
 import itertools
 from collections import defaultdict

@@ -138,14 +138,22 @@ def inject_case(
     commits: bool = True,
     kv_dtype: torch.dtype = torch.float32,
     cache_dtype: torch.dtype = torch.float32,
+    packed: bool = False,
 ) -> tuple[InjectCase, Guarded]:
-    """Random features, distinct slots > 0, and cache buffers that hold noise."""
+    """Random features, distinct slots > 0, and cache buffers that hold noise.
+
+    ``packed``: a layer's keys and values share one buffer [slots, 2, heads, head_dim].
+    """
     torch.manual_seed(seed)
     guard = Guarded(device)
     tokens, num_slots, max_position = bs * width, bs * width + 30, 50
     shape = (num_slots, heads, head_dim)
-    keys = [guard.copy(torch.randn(shape).to(cache_dtype)) for _ in range(layers)]
-    values = [guard.copy(torch.randn(shape).to(cache_dtype)) for _ in range(layers)]
+    if packed:
+        pairs = [guard.copy(torch.randn(num_slots, 2, *shape[1:]).to(cache_dtype)) for _ in range(layers)]
+        keys, values = [pair[:, 0] for pair in pairs], [pair[:, 1] for pair in pairs]
+    else:
+        keys = [guard.copy(torch.randn(shape).to(cache_dtype)) for _ in range(layers)]
+        values = [guard.copy(torch.randn(shape).to(cache_dtype)) for _ in range(layers)]
     norm_weights = guard.copy((torch.rand(layers, head_dim) + 0.5).to(kv_dtype)) if norm else None
     cos_sin = guard.copy(torch.randn(max_position, rotary_dim or head_dim))
     case = InjectCase(
@@ -172,7 +180,11 @@ def compact_case(bs: int, width: int, row_shapes, dtype: torch.dtype, device: st
         path.append([0] + nodes + [-1] * (path_len - commit))
         commits.append(commit)
     slots = torch.randperm(num_slots - 1)[: bs * width] + 1
-    buffers = [guard.copy(torch.randn(num_slots, *shape).to(dtype)) for shape in row_shapes]
+    # Every other buffer is one half of a wider one, as where keys and values are packed together.
+    buffers = [
+        guard.copy(torch.randn(num_slots, 1 + i % 2, *shape).to(dtype))[:, -1]
+        for i, shape in enumerate(row_shapes)
+    ]
     return (
         guard.copy(torch.tensor(path)),
         guard.copy(torch.tensor(commits, dtype=torch.int32)),

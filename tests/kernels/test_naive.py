@@ -93,8 +93,10 @@ def test_visibility(bs, width):
 @pytest.mark.parametrize("heads,head_dim", ((1, 16), (2, 32), (8, 128)))
 @pytest.mark.parametrize("interleaved", (False, True))
 @pytest.mark.parametrize("partial", (False, True))
-@pytest.mark.parametrize("norm,commits", ((True, True), (False, True), (True, False)))
-def test_inject_kv(heads, head_dim, interleaved, partial, norm, commits):
+@pytest.mark.parametrize(
+    "norm,commits,packed", ((True, True, False), (False, True, False), (True, False, True))
+)
+def test_inject_kv(heads, head_dim, interleaved, partial, norm, commits, packed):
     rotary_dim = head_dim // 2 if partial else head_dim
     case, guard = inputs.inject_case(
         "cpu",
@@ -106,6 +108,7 @@ def test_inject_kv(heads, head_dim, interleaved, partial, norm, commits):
         interleaved=interleaved,
         norm=norm,
         commits=commits,
+        packed=packed,
     )
     plan = case.plan
     before = [(k.clone(), v.clone()) for k, v in zip(plan.key_buffers, plan.value_buffers, strict=True)]

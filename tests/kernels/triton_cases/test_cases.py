@@ -72,6 +72,7 @@ INJECT_CASES = (
     {"commits": False},
     {"layers": 1},
     {"layers": 5},
+    {"packed": True},
     {"kv_dtype": torch.bfloat16, "cache_dtype": torch.bfloat16},
     {"kv_dtype": torch.float16, "cache_dtype": torch.float16},
     {"kv_dtype": torch.bfloat16, "cache_dtype": torch.float32},

@@ -22,6 +22,7 @@ INJECT = {
     "like": "*bf16",
     "eps": "fp32",
     "width": "i32",
+    "slot_stride": "i32",
 }
 INJECT_SHAPE = {
     "HEADS": 8,
@@ -91,6 +92,7 @@ CASES = {
             "window_slots": I64,
             "pointers": I64,
             "row_words": I32,
+            "slot_words": I64,
             "path_len": "i32",
             "width": "i32",
         },
