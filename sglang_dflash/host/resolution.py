@@ -101,13 +101,6 @@ def _apply_environment_flags(server_args, previous) -> None:
             else "on, as without the flag"
         )
         logger.info("sglang-dflash: %s=1: overlap scheduling is %s", " and ".join(wants), state)
-    if os.environ.get(PLAN_STREAM_FLAG) and flag_value(PLAN_STREAM_FLAG, os.environ[PLAN_STREAM_FLAG]):
-        effect = (
-            "has no effect on a device without streams" if _is_host_device(cfg) else "is on, as its name says"
-        )
-        logger.info(
-            "sglang-dflash: %s=1: planning a round on a stream of its own %s", PLAN_STREAM_FLAG, effect
-        )
 
 
 def flag_value(name: str, text: str) -> bool:
@@ -118,16 +111,21 @@ def flag_value(name: str, text: str) -> bool:
     return lowered in _ON
 
 
-def _is_host_device(cfg) -> bool:
-    return str(cfg.device or "").startswith("cpu")
+def _report_plan_stream(cfg) -> None:
+    text = os.environ.get(PLAN_STREAM_FLAG)
+    if text and flag_value(PLAN_STREAM_FLAG, text):
+        effect = "without effect on a CPU" if str(cfg.device).startswith("cpu") else "on, as its name says"
+        logger.info("sglang-dflash: %s=1: planning rounds on a stream of its own is %s", PLAN_STREAM_FLAG, effect)
 
 
 def _check_before_speculation(server_args, previous) -> None:
     from sglang.srt.arg_groups.overrides import resolving_view
 
     cfg = resolving_view(server_args)
-    if _is_dflash(cfg) and Options.from_env().worker == "dflash":
-        _check(server_args, cfg)
+    if _is_dflash(cfg):
+        _report_plan_stream(cfg)
+        if Options.from_env().worker == "dflash":
+            _check(server_args, cfg)
     previous(server_args)
 
 

@@ -1,0 +1,182 @@
+"""The draft config: every published spelling means the same, and what is wrong is named."""
+
+import json
+
+import published_drafts
+import pytest
+from published_drafts import plain
+
+from sglang_dflash.config import (
+    LayerAttention,
+    load_draft_config,
+    local_folder,
+    mask_embedding_file,
+    parse_draft_config,
+    spaced_layer_ids,
+)
+from sglang_dflash.errors import DFlashError
+
+BIDIRECTIONAL = LayerAttention(window=None, causal=False)
+
+
+@pytest.mark.parametrize("name", published_drafts.ALL)
+def test_published_drafts_are_told_apart(name):
+    raw, variant = published_drafts.ALL[name]
+    assert parse_draft_config(raw).unsupported_variant == variant
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (_, variant) in published_drafts.ALL.items() if variant is None]
+)
+def test_a_config_read_by_transformers_means_the_same(name):
+    from transformers import Qwen3Config
+
+    raw = published_drafts.ALL[name][0]
+    again = Qwen3Config.from_dict(dict(raw)).to_dict() | {"architectures": raw["architectures"]}
+    assert parse_draft_config(again) == parse_draft_config(raw)
+
+
+def test_first_generation():
+    draft = parse_draft_config(published_drafts.QWEN3_8B)
+    assert (draft.hidden_size, draft.num_layers, draft.num_heads, draft.num_kv_heads, draft.head_dim) == (
+        4096,
+        5,
+        32,
+        8,
+        128,
+    )
+    assert draft.layers == (BIDIRECTIONAL,) * 5
+    assert (draft.block_size, draft.mask_token_id, draft.target_layer_ids) == (16, 151669, (1, 9, 17, 25, 33))
+    assert (draft.rope_theta, draft.rope_scaling) == (1e6, None)
+    assert draft.num_context_features == 5 and draft.largest_window is None
+
+
+def test_second_generation_nests_and_slides():
+    draft = parse_draft_config(published_drafts.QWEN35_27B)
+    assert draft.layers == (LayerAttention(window=4096, causal=True),) * 5 + (BIDIRECTIONAL,)
+    assert (draft.block_size, draft.num_context_features, draft.rope_theta) == (16, 8, 1e7)
+    assert draft.largest_window == 4096
+
+
+def test_own_fields_at_the_top_level_or_nested():
+    nested = plain()
+    flat = plain(**nested["dflash_config"])
+    del flat["dflash_config"]
+    assert parse_draft_config(flat) == parse_draft_config(nested)
+    both = plain(mask_token_id=7, block_size=4, dflash_config=nested["dflash_config"] | {"block_size": 8})
+    draft = parse_draft_config(both)
+    assert (draft.mask_token_id, draft.block_size) == (151669, 8)
+
+
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+@pytest.mark.parametrize("kind", ["type", "rope_type"])
+def test_rope_scaling_in_all_spellings(key, kind):
+    scaling = {kind: "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}
+    raw = plain(
+        **{key: scaling | ({"rope_theta": 150000} if key == "rope_parameters" else {})}, rope_theta=150000
+    )
+    draft = parse_draft_config(raw)
+    assert draft.rope_theta == 150000
+    assert draft.rope_scaling == {
+        "rope_type": "yarn",
+        "factor": 32.0,
+        "original_max_position_embeddings": 4096,
+    }
+
+
+def test_default_rope_with_the_targets_mrope_keys_is_no_scaling():
+    parameters = {"rope_type": "default", "rope_theta": 5e5, "mrope_section": [11, 11, 10]}
+    draft = parse_draft_config(plain(rope_parameters=parameters))
+    assert (draft.rope_theta, draft.rope_scaling, draft.unsupported_variant) == (5e5, None, None)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_is_causal_overrides_every_layer(causal):
+    types = ["sliding_attention", "full_attention"]
+    draft = parse_draft_config(
+        plain(
+            num_hidden_layers=2,
+            layer_types=types,
+            sliding_window=8,
+            use_sliding_window=True,
+            is_causal=causal,
+        )
+    )
+    assert [layer.causal for layer in draft.layers] == [causal, causal]
+    assert [layer.window for layer in draft.layers] == [8, None]
+
+
+def test_absent_fields_have_the_published_defaults():
+    raw = plain()
+    for key in ("block_size", "dflash_config", "num_target_layers", "head_dim", "vocab_size"):
+        del raw[key]
+    draft = parse_draft_config(raw)
+    assert (draft.block_size, draft.mask_token, draft.mask_token_id) == (16, "<|MASK|>", None)
+    assert (draft.target_layer_ids, draft.num_context_features, draft.head_dim) == (None, 5, 128)
+    assert draft.layer_ids_for(36) == (1, 9, 17, 25, 33)
+
+
+@pytest.mark.parametrize(
+    ("depth", "count", "ids"),
+    [
+        (36, 5, (1, 9, 17, 25, 33)),
+        (64, 5, (1, 16, 31, 46, 61)),
+        (40, 5, (1, 10, 19, 28, 37)),
+        (62, 5, (1, 16, 30, 44, 59)),
+        (61, 6, (1, 12, 24, 35, 47, 58)),
+        (64, 8, (1, 10, 18, 27, 35, 44, 52, 61)),
+        (28, 1, (14,)),
+    ],
+)
+def test_the_spacing_rule_gives_the_published_layers(depth, count, ids):
+    assert spaced_layer_ids(depth, count) == ids
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"hidden_size": None}, "draft hidden_size: is missing"),
+        ({"num_hidden_layers": 0}, "draft num_hidden_layers: is 0"),
+        ({"num_attention_heads": "32"}, "draft num_attention_heads: is '32'"),
+        ({"block_size": 1}, "draft block_size: is 1"),
+        ({"block_size": 16.0}, "draft block_size: is 16.0"),
+        ({"block_size": True}, "draft block_size: is True"),
+        ({"dflash_config": {"mask_token_id": -1}}, "draft mask_token_id: is -1"),
+        ({"dflash_config": {"mask_token": ""}}, "draft mask_token: is ''"),
+        ({"dflash_config": {"target_layer_ids": []}}, "draft target_layer_ids: are []"),
+        ({"dflash_config": {"target_layer_ids": [1, "9"]}}, "draft target_layer_ids: are [1, '9']"),
+        ({"dflash_config": [1]}, "draft dflash_config: is [1]"),
+        ({"layer_types": ["full_attention"]}, "draft layer_types:"),
+        ({"layer_types": ["chunked"] * 5}, "draft layer_types: holds 'chunked'"),
+        ({"layer_types": ["sliding_attention"] * 5}, "draft sliding_window: is missing"),
+        ({"rms_norm_eps": 0}, "draft rms_norm_eps: is 0"),
+        ({"architectures": ["LlamaForCausalLM"]}, "draft architectures: is ['LlamaForCausalLM']"),
+        ({"transformer_layer_config": {}}, "draft config.json: is in vLLM's speculators format"),
+    ],
+)
+def test_errors_name_the_field(fields, named):
+    with pytest.raises(DFlashError) as caught:
+        parse_draft_config(plain(**fields))
+    assert str(caught.value).startswith(named) and "\n" not in str(caught.value)
+
+
+def test_loading_from_a_folder(tmp_path):
+    with pytest.raises(DFlashError, match="has no config.json"):
+        load_draft_config(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DFlashError, match="not valid json"):
+        load_draft_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(plain()))
+    assert load_draft_config(tmp_path) == load_draft_config(plain())
+    assert mask_embedding_file(tmp_path) is None
+    (tmp_path / "mask_embedding.pt").touch()
+    assert mask_embedding_file(tmp_path) == tmp_path / "mask_embedding.pt"
+
+
+def test_a_repository_that_is_not_here_is_no_error(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert load_draft_config("z-lab/Qwen3-8B-DFlash-b16") is None
+    assert local_folder("s3://bucket/draft") is None
+    for path in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c"):
+        with pytest.raises(DFlashError, match="is no folder"):
+            local_folder(path)
