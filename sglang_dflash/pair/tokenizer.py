@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from sglang_dflash.pair.kinds import KINDS
-from sglang_dflash.pair.stream import TrainingStream, example_at
+from sglang_dflash.pair.stream import example_at
 
 PAD, USER, ASSISTANT, END, MASK = range(5)
 SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<|mask|>")
@@ -29,7 +30,8 @@ _PIECE = r"\n +| ?[a-z]+|[A-Z][a-z]*|[0-9]|\n| +|[^A-Za-z0-9\n ]"
 _MAX_VOCAB = 1024
 
 
-def closed_vocabulary(samples_per_kind: int = 3000, seed: int = 1, least: int = 4) -> list[str]:
+@lru_cache(maxsize=2)
+def closed_vocabulary(samples_per_kind: int = 3000, seed: int = 1, least: int = 4) -> tuple[str, ...]:
     """Multi-character pieces seen at least ``least`` times, most frequent first."""
     counts: Counter[str] = Counter()
     for kind in KINDS:
@@ -38,7 +40,7 @@ def closed_vocabulary(samples_per_kind: int = 3000, seed: int = 1, least: int = 
             for text in (example.question, example.answer, example.follow or ""):
                 counts.update(re.findall(_PIECE, text))
     words = [(n, w) for w, n in counts.items() if n >= least and len(w) > 1 and w.isascii()]
-    return [w for _, w in sorted(words, key=lambda pair: (-pair[0], pair[1]))]
+    return tuple(w for _, w in sorted(words, key=lambda pair: (-pair[0], pair[1])))
 
 
 def build_tokenizer() -> Tokenizer:
@@ -89,5 +91,3 @@ def encode_prompt(tokenizer: Tokenizer, question: str) -> list[int]:
     """Ids of a one-turn prompt, ready for the answer."""
     return [USER, *tokenizer.encode(question).ids, END, ASSISTANT]
 
-
-__all__ = ["ASSISTANT", "END", "MASK", "PAD", "TrainingStream", "build_tokenizer", "encode_chat", "encode_prompt"]

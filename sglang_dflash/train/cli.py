@@ -1,0 +1,159 @@
+"""``sglang-dflash train``: make the embedded pair, or a draft for any causal LM, and measure it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.pair import DRAFT_DIR, TARGET_DIR
+
+app = typer.Typer(help="Train the embedded target or a DFlash draft, and evaluate them.", no_args_is_help=True)
+
+Minutes = Annotated[float, typer.Option(help="Training time; the learning rate decays to its end.")]
+Threads = Annotated[int, typer.Option(help="CPU threads.")]
+Device = Annotated[str, typer.Option(help="torch device; 'auto' takes a GPU where there is one.")]
+
+
+def _start(arguments: list[str], threads: int, device: str) -> str:
+    """CPU settings (may restart the process once), and the device to use."""
+    from sglang_dflash.train.fastenv import restart_with_fast_malloc
+
+    restart_with_fast_malloc([*arguments, "--threads", str(threads), "--device", device], threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _fail(error: DFlashError) -> None:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(2)
+
+
+@app.command()
+def target(
+    out: Annotated[Path, typer.Option(help="Run folder: checkpoint and curve.")] = Path("runs/target"),
+    export: Annotated[Path, typer.Option(help="Where the finished model goes.")] = Path("runs/target/export"),
+    minutes: Minutes = 72.0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and text.")] = 1,
+    layers: Annotated[int, typer.Option(help="Transformer layers.")] = 8,
+    hidden: Annotated[int, typer.Option(help="Hidden size.")] = 128,
+    tokens: Annotated[int, typer.Option(help="Tokens per step.")] = 1536,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Train the embedded target; run again with the same --out to resume, with more --minutes to go on."""
+    arguments = [
+        "target", "--out", str(out), "--export", str(export), "--minutes", str(minutes), "--seed", str(seed),
+        "--layers", str(layers), "--hidden", str(hidden), "--tokens", str(tokens),
+    ]  # fmt: skip
+    device = _start(arguments, threads, device)
+    from sglang_dflash.train.export import export_target
+    from sglang_dflash.train.report import plot_curve, provenance, write_json
+    from sglang_dflash.train.target import TargetRun, TargetTrainer
+
+    run = TargetRun(out, minutes, seed, tokens, layers=layers, hidden=hidden, device=device)
+    try:
+        trainer = TargetTrainer(run)
+        typer.echo("resuming" if trainer.resume() else "starting afresh")
+        trainer.run()
+        export_target(out, export)
+    except DFlashError as error:
+        _fail(error)
+    settings = {k: str(v) for k, v in asdict(run).items()}
+    write_json(export / "provenance.json", provenance(settings) | {"tokens": trainer.seen, "steps": trainer.step})
+    plot_curve(out, export / "curve.png", "target")
+    typer.echo(f"model in {export}")
+
+
+@app.command()
+def draft(
+    target: Annotated[str, typer.Option(help="Frozen target: folder or hub name.")] = str(TARGET_DIR),
+    data: Annotated[str, typer.Option(help="'builtin', or a JSONL file of texts or chats.")] = "builtin",
+    out: Annotated[Path, typer.Option(help="Run folder; the draft is written to its subfolder 'draft'.")] = Path(
+        "runs/draft"
+    ),
+    minutes: Minutes = 35.0,
+    layers: Annotated[int, typer.Option(help="Draft layers.")] = 2,
+    block_size: Annotated[int, typer.Option(help="Positions per block, the anchor included.")] = 16,
+    taps: Annotated[int, typer.Option(help="How many target layers are tapped, evenly spread.")] = 4,
+    target_layer_ids: Annotated[Optional[str], typer.Option(help="Tapped layers, such as 0,2,4,6.")] = None,
+    mask_token_id: Annotated[Optional[int], typer.Option(help="Default: the tokenizer's mask token.")] = None,
+    regenerate: Annotated[bool, typer.Option(help="Replace answers in --data by the target's own.")] = False,
+    anchors: Annotated[int, typer.Option(help="Blocks per row.")] = 16,
+    tokens: Annotated[int, typer.Option(help="Target tokens per step.")] = 1536,
+    max_length: Annotated[int, typer.Option(help="Longest document, in tokens.")] = 2048,
+    gamma: Annotated[float, typer.Option(help="Decay of the loss over a block's positions.")] = 7.0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, text and anchors.")] = 7,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Train a DFlash draft on a frozen target; run again with the same --out to resume."""
+    options = {
+        "target": target, "data": data, "out": out, "minutes": minutes, "layers": layers, "block-size": block_size,
+        "taps": taps, "target-layer-ids": target_layer_ids, "mask-token-id": mask_token_id, "anchors": anchors,
+        "tokens": tokens, "max-length": max_length, "gamma": gamma, "seed": seed,
+    }  # fmt: skip
+    arguments = ["draft", *(["--regenerate"] if regenerate else [])]
+    for name, value in options.items():
+        if value is not None:
+            arguments += [f"--{name}", str(value)]
+    device = _start(arguments, threads, device)
+    from sglang_dflash.train.draft import DraftRun, DraftTrainer
+    from sglang_dflash.train.report import plot_curve, provenance, write_json
+
+    try:
+        run = DraftRun(
+            target, out, data, minutes, seed, layers, block_size, taps, _ids(target_layer_ids), mask_token_id,
+            anchors, tokens, max_length=max_length, regenerate=regenerate, gamma=gamma, device=device,
+        )  # fmt: skip
+        trainer = DraftTrainer(run)
+        typer.echo("resuming" if trainer.resume() else "starting afresh")
+        trainer.run()
+    except DFlashError as error:
+        _fail(error)
+    settings = {k: str(v) for k, v in asdict(run).items()}
+    write_json(out / "draft" / "provenance.json", provenance(settings) | {"tokens": trainer.seen, "steps": trainer.step})
+    plot_curve(out, out / "draft" / "curve.png", "draft")
+    typer.echo(f"draft in {out / 'draft'}")
+
+
+def _ids(text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError as error:
+        raise DFlashError("target_layer_ids", f"{text!r} is not a list of numbers", "write it as 0,2,4,6") from error
+
+
+@app.command("eval")
+def evaluate_pair(
+    target: Annotated[str, typer.Option(help="Target folder or hub name.")] = str(TARGET_DIR),
+    draft: Annotated[Optional[Path], typer.Option(help="Draft folder; 'none' judges answers only.")] = DRAFT_DIR,
+    limit: Annotated[Optional[int], typer.Option(help="Prompts per kind.")] = None,
+    kinds: Annotated[Optional[str], typer.Option(help="Comma-separated kinds; all by default.")] = None,
+    json_out: Annotated[Optional[Path], typer.Option("--json", help="Also write everything here.")] = None,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Right answers and accept lengths per kind on the held-out prompts."""
+    arguments = ["eval", "--target", target, "--draft", str(draft)]
+    for name, value in (("limit", limit), ("kinds", kinds), ("json", json_out)):
+        if value is not None:
+            arguments += [f"--{name}", str(value)]
+    device = _start(arguments, threads, device)
+    from sglang_dflash.pair.heldout import HELDOUT_KINDS
+    from sglang_dflash.train.evaluate import evaluate
+    from sglang_dflash.train.report import print_table, write_json
+
+    chosen = tuple(kinds.split(",")) if kinds else HELDOUT_KINDS
+    try:
+        results = evaluate(target, None if str(draft) == "none" else draft, limit, chosen, device)
+    except DFlashError as error:
+        _fail(error)
+    print_table(results)
+    if json_out:
+        write_json(json_out, results)
