@@ -7,7 +7,7 @@ drawn first; the training stream skips whatever shares a content key with it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from random import Random
 
 from sglang_dflash.pair.example import Example
@@ -18,7 +18,21 @@ HELDOUT_PER_KIND = 100
 VALIDATION_PER_KIND = 40  # drawn after the held-out ones; steer the mix during training
 TWO_TURN_SHARE = 0.12
 Turns = list[tuple[str, str]]  # (question, answer) per turn
-_CHATTY = ("add", "sub", "words", "roman", "day", "convert", "wordp", "seq", "sort", "table", "csv", "echo", "refuse")
+_CHATTY = (
+    "add",
+    "sub",
+    "words",
+    "roman",
+    "day",
+    "convert",
+    "wordp",
+    "seq",
+    "sort",
+    "table",
+    "csv",
+    "echo",
+    "refuse",
+)
 
 
 def example_at(split: str, kind: str, seed: int, index: int) -> Example:
@@ -26,8 +40,10 @@ def example_at(split: str, kind: str, seed: int, index: int) -> Example:
     return KINDS[kind](Random(f"{split}/{kind}/{seed}/{index}"))
 
 
-@lru_cache(maxsize=None)
-def heldout_examples(kind: str, count: int = HELDOUT_PER_KIND, seed: int = HELDOUT_SEED) -> tuple[Example, ...]:
+@cache
+def heldout_examples(
+    kind: str, count: int = HELDOUT_PER_KIND, seed: int = HELDOUT_SEED
+) -> tuple[Example, ...]:
     """``count`` examples with different keys."""
     found: dict[tuple, Example] = {}
     index = 0
@@ -39,7 +55,7 @@ def heldout_examples(kind: str, count: int = HELDOUT_PER_KIND, seed: int = HELDO
     return tuple(found.values())
 
 
-@lru_cache(maxsize=None)
+@cache
 def heldout_keys(kind: str) -> frozenset[tuple]:
     """Content keys that training must not contain: held-out and validation examples."""
     return frozenset(e.key for e in heldout_examples(kind, HELDOUT_PER_KIND + VALIDATION_PER_KIND))
@@ -72,7 +88,8 @@ class TrainingStream:
     def state(self) -> dict:
         """Everything needed to continue the stream exactly."""
         return {
-            "seed": self.seed, "weights": dict(self.weights), "position": dict(self.position), "drawn": self.drawn,
+            "seed": self.seed, "weights": dict(self.weights), "position": dict(self.position),
+            "drawn": self.drawn,
         }  # fmt: skip
 
     def load_state(self, state: dict) -> None:

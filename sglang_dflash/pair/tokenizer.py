@@ -68,7 +68,8 @@ def save_tokenizer(folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=build_tokenizer(), eos_token=SPECIAL[END], pad_token=SPECIAL[PAD], mask_token=SPECIAL[MASK],
+        tokenizer_object=build_tokenizer(), eos_token=SPECIAL[END], pad_token=SPECIAL[PAD],
+        mask_token=SPECIAL[MASK],
         additional_special_tokens=[SPECIAL[USER], SPECIAL[ASSISTANT]], model_max_length=4096,
     )  # fmt: skip
     wrapped.chat_template = CHAT_TEMPLATE
@@ -90,4 +91,3 @@ def encode_chat(tokenizer: Tokenizer, turns: list[tuple[str, str]]) -> tuple[lis
 def encode_prompt(tokenizer: Tokenizer, question: str) -> list[int]:
     """Ids of a one-turn prompt, ready for the answer."""
     return [USER, *tokenizer.encode(question).ids, END, ASSISTANT]
-

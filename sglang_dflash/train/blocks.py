@@ -15,15 +15,14 @@ class Blocks(NamedTuple):
 
     ids: Tensor  # [rows, a, B] int64: anchor id, then the mask token
     positions: Tensor  # [rows, a, B] int64, absolute within the document
-    seen: Tensor  # [rows, a, length] bool: context before the anchor, same document
+    seen: Tensor  # [rows, a, length] bool: context before the anchor
     labels: Tensor  # [rows, a, B - 1] int64: the target's greedy continuation
     valid: Tensor  # [rows, a, B - 1] bool
 
 
 def sample_anchors(batch: Batch, count: int, generator: torch.Generator) -> Tensor:
-    """Random answer positions [rows, count] whose next id is an answer id too; repeats where a row has few."""
+    """Random answer positions [rows, count] that an answer id follows; they repeat where a row has few."""
     usable = batch.answer[:, :-1] & batch.answer[:, 1:] & (batch.doc[:, :-1] == batch.doc[:, 1:])
-    # Two adjacent documents of marks never touch: a prompt always starts with unmarked ids.
     weights = usable.float().cpu()
     weights[weights.sum(1) == 0, 0] = 1.0  # a row without answers: its labels are invalid anyway
     return torch.multinomial(weights, count, replacement=True, generator=generator).to(batch.ids.device)
@@ -43,7 +42,9 @@ def greedy_labels(batch: Batch, best: Tensor, anchors: Tensor, size: int) -> tup
     after = (source + 1).clamp(max=length - 1)
     rows = torch.arange(anchors.shape[0], device=anchors.device)[:, None, None]
     labels = best[rows, at]
-    same = batch.answer[rows, after] & (batch.doc[rows, after] == batch.doc[rows, anchors[..., None]]) & inside
+    same = (
+        batch.answer[rows, after] & (batch.doc[rows, after] == batch.doc[rows, anchors[..., None]]) & inside
+    )
     unbroken = same.cumprod(-1).bool()
     agrees = labels == batch.ids[rows, after]
     before = torch.cat((torch.ones_like(agrees[..., :1]), agrees[..., :-1]), -1).cumprod(-1).bool()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.pair import DRAFT_DIR, TARGET_DIR
 
-app = typer.Typer(help="Train the embedded target or a DFlash draft, and evaluate them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train the embedded target or a DFlash draft, and evaluate them.", no_args_is_help=True
+)
 
 Minutes = Annotated[float, typer.Option(help="Training time; the learning rate decays to its end.")]
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
@@ -65,7 +67,9 @@ def target(
     except DFlashError as error:
         _fail(error)
     settings = {k: str(v) for k, v in asdict(run).items()}
-    write_json(export / "provenance.json", provenance(settings) | {"tokens": trainer.seen, "steps": trainer.step})
+    write_json(
+        export / "provenance.json", provenance(settings) | {"tokens": trainer.seen, "steps": trainer.step}
+    )
     plot_curve(out, export / "curve.png", "target")
     typer.echo(f"model in {export}")
 
@@ -74,15 +78,15 @@ def target(
 def draft(
     target: Annotated[str, typer.Option(help="Frozen target: folder or hub name.")] = str(TARGET_DIR),
     data: Annotated[str, typer.Option(help="'builtin', or a JSONL file of texts or chats.")] = "builtin",
-    out: Annotated[Path, typer.Option(help="Run folder; the draft is written to its subfolder 'draft'.")] = Path(
-        "runs/draft"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Run folder; the draft is written to its subfolder 'draft'.")
+    ] = Path("runs/draft"),
     minutes: Minutes = 35.0,
     layers: Annotated[int, typer.Option(help="Draft layers.")] = 2,
     block_size: Annotated[int, typer.Option(help="Positions per block, the anchor included.")] = 16,
     taps: Annotated[int, typer.Option(help="How many target layers are tapped, evenly spread.")] = 4,
-    target_layer_ids: Annotated[Optional[str], typer.Option(help="Tapped layers, such as 0,2,4,6.")] = None,
-    mask_token_id: Annotated[Optional[int], typer.Option(help="Default: the tokenizer's mask token.")] = None,
+    target_layer_ids: Annotated[str | None, typer.Option(help="Tapped layers, such as 0,2,4,6.")] = None,
+    mask_token_id: Annotated[int | None, typer.Option(help="Default: the tokenizer's mask token.")] = None,
     regenerate: Annotated[bool, typer.Option(help="Replace answers in --data by the target's own.")] = False,
     anchors: Annotated[int, typer.Option(help="Blocks per row.")] = 16,
     tokens: Annotated[int, typer.Option(help="Target tokens per step.")] = 1536,
@@ -94,8 +98,10 @@ def draft(
 ) -> None:
     """Train a DFlash draft on a frozen target; run again with the same --out to resume."""
     options = {
-        "target": target, "data": data, "out": out, "minutes": minutes, "layers": layers, "block-size": block_size,
-        "taps": taps, "target-layer-ids": target_layer_ids, "mask-token-id": mask_token_id, "anchors": anchors,
+        "target": target, "data": data, "out": out, "minutes": minutes, "layers": layers,
+        "block-size": block_size,
+        "taps": taps, "target-layer-ids": target_layer_ids, "mask-token-id": mask_token_id,
+        "anchors": anchors,
         "tokens": tokens, "max-length": max_length, "gamma": gamma, "seed": seed,
     }  # fmt: skip
     arguments = ["draft", *(["--regenerate"] if regenerate else [])]
@@ -117,7 +123,10 @@ def draft(
     except DFlashError as error:
         _fail(error)
     settings = {k: str(v) for k, v in asdict(run).items()}
-    write_json(out / "draft" / "provenance.json", provenance(settings) | {"tokens": trainer.seen, "steps": trainer.step})
+    write_json(
+        out / "draft" / "provenance.json",
+        provenance(settings) | {"tokens": trainer.seen, "steps": trainer.step},
+    )
     plot_curve(out, out / "draft" / "curve.png", "draft")
     typer.echo(f"draft in {out / 'draft'}")
 
@@ -126,16 +135,18 @@ def _ids(text: str | None) -> list[int]:
     try:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError as error:
-        raise DFlashError("target_layer_ids", f"{text!r} is not a list of numbers", "write it as 0,2,4,6") from error
+        raise DFlashError(
+            "target_layer_ids", f"{text!r} is not a list of numbers", "write it as 0,2,4,6"
+        ) from error
 
 
 @app.command("eval")
 def evaluate_pair(
     target: Annotated[str, typer.Option(help="Target folder or hub name.")] = str(TARGET_DIR),
-    draft: Annotated[Optional[Path], typer.Option(help="Draft folder; 'none' judges answers only.")] = DRAFT_DIR,
-    limit: Annotated[Optional[int], typer.Option(help="Prompts per kind.")] = None,
-    kinds: Annotated[Optional[str], typer.Option(help="Comma-separated kinds; all by default.")] = None,
-    json_out: Annotated[Optional[Path], typer.Option("--json", help="Also write everything here.")] = None,
+    draft: Annotated[Path | None, typer.Option(help="Draft folder; 'none' judges answers only.")] = DRAFT_DIR,
+    limit: Annotated[int | None, typer.Option(help="Prompts per kind.")] = None,
+    kinds: Annotated[str | None, typer.Option(help="Comma-separated kinds; all by default.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything here.")] = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:

@@ -39,7 +39,9 @@ def greedy(model: TinyQwen3, prompts: list[list[int]], end: int, max_new: int) -
     out: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), 64):
         some = order[start : start + 64]
-        for i, tokens in zip(some, _greedy_batch(model, [prompts[i] for i in some], end, max_new), strict=True):
+        for i, tokens in zip(
+            some, _greedy_batch(model, [prompts[i] for i in some], end, max_new), strict=True
+        ):
             out[i] = tokens
     return out
 

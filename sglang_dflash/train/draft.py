@@ -95,9 +95,11 @@ class DraftTrainer:
     def state(self) -> dict:
         """Everything a later session needs to go on."""
         state = {
-            "shape": self.shape.as_dict(), "taps": self.taps, "run": {k: str(v) for k, v in asdict(self.config).items()},
+            "shape": self.shape.as_dict(), "taps": self.taps, "run": {k: str(v) for k,
+            v in asdict(self.config).items()},
             "model": self.network.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
-            "generator": self.generator.get_state(), "step": self.step, "elapsed": self.elapsed, "seen": self.seen,
+            "generator": self.generator.get_state(), "step": self.step, "elapsed": self.elapsed,
+            "seen": self.seen,
         }  # fmt: skip
         if isinstance(self.data, BuiltinDocuments):
             state |= {"stream": self.data.stream.state(), "pools": self.packer.pools}
@@ -109,7 +111,9 @@ class DraftTrainer:
         if saved is None:
             return False
         if saved["taps"] != self.taps:
-            raise DFlashError("target_layer_ids", f"the checkpoint has {saved['taps']}", "choose another --out folder")
+            raise DFlashError(
+                "target_layer_ids", f"the checkpoint has {saved['taps']}", "choose another --out folder"
+            )
         self.network.load_state_dict(saved["model"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -155,7 +159,13 @@ class DraftTrainer:
         run, lengths = self.config, {}
         for kind, documents in self.validation.items():
             rounds = replay(
-                self.target, self.network, documents, self.taps, run.block_size, self.mask_id, device=run.device
+                self.target,
+                self.network,
+                documents,
+                self.taps,
+                run.block_size,
+                self.mask_id,
+                device=run.device,
             )
             lengths[kind] = rounds.accept_length()
         return {"mean": sum(lengths.values()) / len(lengths), **lengths}
@@ -185,7 +195,8 @@ class DraftTrainer:
         save_checkpoint(self.config.out, self.state())
         config = draft_config(
             self.shape, self.target.num_layers, self.taps, self.config.block_size, self.mask_id,
-            self.target.config["max_position_embeddings"], bool(self.target.config.get("tie_word_embeddings")),
+            self.target.config["max_position_embeddings"],
+            bool(self.target.config.get("tie_word_embeddings")),
         )  # fmt: skip
         save_draft(self.config.out / "draft", self.network, config)
 
@@ -216,5 +227,7 @@ def mask_token(asked: int | None, tokenizer, vocab_size: int) -> int:
     if found is None:
         raise DFlashError("mask_token_id", "the target's tokenizer has no mask token", "pass --mask-token-id")
     if not 0 <= found < vocab_size:
-        raise DFlashError("mask_token_id", f"{found} is outside 0..{vocab_size - 1}", "choose an unused id inside")
+        raise DFlashError(
+            "mask_token_id", f"{found} is outside 0..{vocab_size - 1}", "choose an unused id inside"
+        )
     return found

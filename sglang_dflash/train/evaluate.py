@@ -29,7 +29,8 @@ class KindResult:
     def as_dict(self) -> dict:
         """For JSON output."""
         return {
-            "kind": self.kind, "prompts": self.prompts, "right": self.right, "right_share": self.right / self.prompts,
+            "kind": self.kind, "prompts": self.prompts, "right": self.right,
+            "right_share": self.right / self.prompts,
             "mean_tokens": self.tokens, "repeated_4grams": self.repeated,
             **(rounds_dict(self.rounds) if self.rounds else {}), "wrong": self.wrong,
         }  # fmt: skip

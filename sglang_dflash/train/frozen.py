@@ -84,13 +84,17 @@ class HubTarget:
         trunk = self.model.get_decoder() if hasattr(self.model, "get_decoder") else self.model.base_model
         norm = getattr(trunk, "norm", None)
         if norm is None or norm.weight.shape != (self.hidden_size,):
-            raise DFlashError("target", f"{name} has no final norm of {self.hidden_size} gains", "use another target")
+            raise DFlashError(
+                "target", f"{name} has no final norm of {self.hidden_size} gains", "use another target"
+            )
         self.final_norm = norm.weight.float()
 
     @torch.no_grad()
     def observe(self, batch: Batch, taps: list[int]) -> Seen:
         if batch.doc.max() > 0:
-            raise DFlashError("batch", "this target takes one document per row", "pack with rows of one document")
+            raise DFlashError(
+                "batch", "this target takes one document per row", "pack with rows of one document"
+            )
         out = self.model(batch.ids, attention_mask=(batch.doc >= 0).long(), output_hidden_states=True)
         # hidden_states[0] is the embedding, so layer i's output is entry i + 1.
         features = torch.cat([out.hidden_states[i + 1] for i in taps], -1)
@@ -126,17 +130,23 @@ def load_lean(folder: Path) -> TinyQwen3:
     return model.eval()
 
 
+def _is_plain_qwen3(config: dict) -> bool:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return (
+        config.get("architectures") == ["Qwen3ForCausalLM"]
+        and bool(config.get("tie_word_embeddings"))
+        and not config.get("attention_bias")
+        and not config.get("use_sliding_window")
+        and rope.get("rope_type", "default") == "default"
+    )
+
+
 def open_target(name: str, device: str = "cpu") -> FrozenTarget:
     """The lean network where it fits the folder, transformers otherwise."""
     folder = Path(name)
     path = folder / "config.json"
     if path.exists():
         config = json.loads(path.read_text())
-        plain = not config.get("attention_bias") and not config.get("use_sliding_window")
-        rope = config.get("rope_parameters") or {}
-        if (
-            config.get("architectures") == ["Qwen3ForCausalLM"] and config.get("tie_word_embeddings") and plain
-            and rope.get("rope_type", "default") == "default" and (folder / "model.safetensors").exists()
-        ):  # fmt: skip
+        if _is_plain_qwen3(config) and (folder / "model.safetensors").exists():
             return LeanTarget(folder, device)
     return HubTarget(name, device)

@@ -20,8 +20,10 @@ class Batch(NamedTuple):
     answer: Tensor  # [rows, length] bool
 
 
-def pack_rows(documents: list[Document], rows: int, length: int) -> tuple[list[list[Document]], list[Document]]:
-    """Fill ``rows`` rows, longest documents first, each into the fullest row it fits; return rows and leftovers."""
+def pack_rows(
+    documents: list[Document], rows: int, length: int
+) -> tuple[list[list[Document]], list[Document]]:
+    """Fill rows, longest documents first, each into the fullest row it fits; returns rows and leftovers."""
     filled: list[list[Document]] = [[] for _ in range(rows)]
     room = [length] * rows
     left = []

@@ -60,7 +60,9 @@ def _replay_batch(target: FrozenTarget, draft: DraftNetwork, batch: Batch, taps:
     anchor = [int(row.nonzero()[0]) for row in batch.answer]
     result = Rounds([[] for _ in range(count)], [0] * (size - 1), [0] * (size - 1))
     while any(a < e for a, e in zip(anchor, ends, strict=True)):
-        at = torch.tensor([min(a, e) for a, e in zip(anchor, ends, strict=True)], device=batch.ids.device)[:, None]
+        at = torch.tensor([min(a, e) for a, e in zip(anchor, ends, strict=True)], device=batch.ids.device)[
+            :, None
+        ]
         blocks = make_blocks(batch, batch.ids, at, size, mask_id)
         hidden = draft(features, batch.positions, target.embed(blocks.ids), blocks.positions, blocks.seen)
         proposed = target.head(hidden[:, 0, 1:]).argmax(-1).tolist()

@@ -35,7 +35,10 @@ def print_table(results: dict) -> None:
             f"accept length: {summary['mean_over_kinds']:.2f} mean over kinds, "
             f"{summary['accept_length']:.2f} over {summary['rounds']} rounds"
         )
-        for label, name in (("kept, by position", "kept_by_position"), ("given the one before", "kept_given_previous")):
+        for label, name in (
+            ("kept, by position", "kept_by_position"),
+            ("given the one before", "kept_given_previous"),
+        ):
             console.print(f"{label}: " + " ".join(f"{x:.2f}" for x in summary[name]))
 
 
@@ -68,7 +71,11 @@ def provenance(settings: dict) -> dict:
 
     try:
         commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"

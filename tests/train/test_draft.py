@@ -99,6 +99,7 @@ class Toy(LeanTarget):
 
 def batch_one_loop(target, draft, prompt, taps, size, mask_id, end, max_new):
     """The method itself: draft, verify with the target, accept, until the end id."""
+
     def best(ids):
         x = torch.tensor([ids])
         batch = collate([[(ids, [False] * len(ids))]], len(ids), 0)
@@ -144,7 +145,9 @@ def test_replay_equals_the_batch_one_loop():
     assert [text for text, _ in looped] == replies
     assert sorted(rounds.commit_lens) == sorted(commits for _, commits in looped)
     assert len({n for lens in rounds.commit_lens for n in lens}) > 2
-    assert sum(rounds.kept) + len([n for lens in rounds.commit_lens for n in lens]) >= sum(map(len, replies)) - 6
+    assert (
+        sum(rounds.kept) + len([n for lens in rounds.commit_lens for n in lens]) >= sum(map(len, replies)) - 6
+    )
 
 
 def test_rounds_add_up():

@@ -98,11 +98,16 @@ def llama(tmp_path_factory):
 
 @pytest.mark.parametrize("regenerate", [False, True])
 def test_draft_on_any_causal_lm_from_texts_and_chats(tmp_path, llama, regenerate):
-    chat = [{"role": "user", "content": "What is 2+3?"}, {"role": "assistant", "content": "The answer is 5. " * 3}]
+    chat = [
+        {"role": "user", "content": "What is 2+3?"},
+        {"role": "assistant", "content": "The answer is 5. " * 3},
+    ]
     lines = [{"messages": chat}, {"text": "the river and the old boat " * 12}] * 4
     data = tmp_path / "data.jsonl"
     data.write_text("\n".join(map(json.dumps, lines)))
-    trainer = DraftTrainer(draft_run(llama, tmp_path / "run", data=str(data), regenerate=regenerate, max_length=64))
+    trainer = DraftTrainer(
+        draft_run(llama, tmp_path / "run", data=str(data), regenerate=regenerate, max_length=64)
+    )
     first = trainer.train_step()
     for _ in range(5):
         last = trainer.train_step()
@@ -138,7 +143,8 @@ def test_cli_reports_one_line(tmp_path, monkeypatch, tiny_target):
     result = CliRunner().invoke(app, ["draft", "--target", str(tiny_target), "--target-layer-ids", "0,x"])
     assert result.exit_code == 2 and "target_layer_ids" in result.output
     result = CliRunner().invoke(
-        app, ["draft", "--target", str(tiny_target), "--data", str(tmp_path / "no.jsonl"), "--out", str(tmp_path)]
+        app,
+        ["draft", "--target", str(tiny_target), "--data", str(tmp_path / "no.jsonl"), "--out", str(tmp_path)],
     )
     assert result.exit_code == 2 and "does not exist" in result.output
 
@@ -146,7 +152,17 @@ def test_cli_reports_one_line(tmp_path, monkeypatch, tiny_target):
 def test_cli_eval_prints_and_writes(tmp_path, monkeypatch, tiny_target):
     monkeypatch.setattr(fastenv, "restart_with_fast_malloc", lambda arguments, threads: None)
     out = tmp_path / "result.json"
-    arguments = ["eval", "--target", str(tiny_target), "--draft", "none", "--limit", "2", "--kinds", "words,table"]
+    arguments = [
+        "eval",
+        "--target",
+        str(tiny_target),
+        "--draft",
+        "none",
+        "--limit",
+        "2",
+        "--kinds",
+        "words,table",
+    ]
     result = CliRunner().invoke(app, [*arguments, "--json", str(out)])
     assert result.exit_code == 0, result.output
     assert [k["kind"] for k in json.loads(out.read_text())["kinds"]] == ["words", "table"]

@@ -20,8 +20,23 @@ from sglang_dflash.pair.kinds.stories import wordp
 KINDS: dict[str, Callable[[Random], Example]] = {
     make.__name__: make
     for make in (
-        add, sub, words, roman, seq, day, convert, wordp, py, sort, count, times,
-        echo, csv, table, prose, refuse,
+        add,
+        sub,
+        words,
+        roman,
+        seq,
+        day,
+        convert,
+        wordp,
+        py,
+        sort,
+        count,
+        times,
+        echo,
+        csv,
+        table,
+        prose,
+        refuse,
     )  # fmt: skip
 }
 COPY_KINDS = ("echo", "csv", "table")

@@ -10,12 +10,25 @@ from sglang_dflash.pair.vocabulary import CITIES, COLORS, COPIED, JOBS, NAMES, P
 
 _ECHO = ("Repeat: {words}", "Repeat after me: {words}", "Say {words}", "Copy this: {words}", "Echo {words}")
 _CSV = (
-    "Turn this CSV row into JSON.\n{head}\n{row}", "CSV to JSON:\n{head}\n{row}", "Make JSON of this row.\n{head}\n{row}",
-    "{head}\n{row}\nWrite the row above as JSON.", "Convert to JSON.\n{head}\n{row}", "JSON please:\n{head}\n{row}",
+    "Turn this CSV row into JSON.\n{head}\n{row}", "CSV to JSON:\n{head}\n{row}",
+    "Make JSON of this row.\n{head}\n{row}",
+    "{head}\n{row}\nWrite the row above as JSON.", "Convert to JSON.\n{head}\n{row}",
+    "JSON please:\n{head}\n{row}",
 )  # fmt: skip
-_COLUMNS = {"name": NAMES, "city": CITIES, "color": COLORS, "job": JOBS, "pet": PETS, "age": None, "score": None}
+_COLUMNS = {
+    "name": NAMES,
+    "city": CITIES,
+    "color": COLORS,
+    "job": JOBS,
+    "pet": PETS,
+    "age": None,
+    "score": None,
+}
 _ASKS = {
-    "city": (("Where does {x} live?", "Which city is {x} in?", "In which city does {x} live?"), "{x} lives in {y}."),
+    "city": (
+        ("Where does {x} live?", "Which city is {x} in?", "In which city does {x} live?"),
+        "{x} lives in {y}.",
+    ),
     "job": (("What is the job of {x}?", "What does {x} do for work?"), "{x} works as a {y}."),
     "pet": (("Which pet does {x} have?", "What pet is with {x}?"), "{x} has a {y}."),
     "age": (("How old is {x}?", "What is the age of {x}?"), "{x} is {y} years old."),

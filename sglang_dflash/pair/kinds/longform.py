@@ -10,7 +10,11 @@ _COUNT = (
     "Count from {a} to {b}.", "List the numbers from {a} to {b}.", "Write all numbers between {a} and {b}.",
     "count {a} to {b}", "Please count from {a} up to {b}.",
 )  # fmt: skip
-_DOWN = ("Count down from {a} to {b}.", "Count backwards from {a} to {b}.", "List the numbers from {a} down to {b}.")
+_DOWN = (
+    "Count down from {a} to {b}.",
+    "Count backwards from {a} to {b}.",
+    "List the numbers from {a} down to {b}.",
+)
 _TABLE = (
     "Write the {n} times table up to {m}.", "Show the {n} times table up to {m}.",
     "Times table of {n} up to {m}", "Multiply {n} by 1 to {m}.", "Give me the first {m} multiples of {n}.",
@@ -20,7 +24,9 @@ _TABLE = (
 def count(rng: Random) -> Example:
     """Counting up or down by one over 5 to 70 numbers."""
     length = rng.randrange(5, 25) if rng.random() < 0.75 else rng.randrange(25, 71)
-    low = rng.choices((rng.randrange(1, 30), rng.randrange(30, 130), rng.randrange(130, 900)), (45, 35, 20))[0]
+    low = rng.choices((rng.randrange(1, 30), rng.randrange(30, 130), rng.randrange(130, 900)), (45, 35, 20))[
+        0
+    ]
     high = low + length - 1
     down = rng.random() < 0.3
     values = range(high, low - 1, -1) if down else range(low, high + 1)

@@ -13,19 +13,29 @@ SORRY = f"Sorry, I cannot help with that. {ABILITIES}"
 TOO_LARGE = "Sorry, I only know numbers of up to four digits here."
 NO_PRODUCT = "Sorry, I can add and subtract, but not that."
 
-_SUBJECTS = ("love", "music", "physics", "football", "history", "God", "chess", "money", "cooking", "space", "war",
-             "dreams", "cars", "computers", "politics", "the moon", "dinosaurs", "art", "cheese", "poetry")  # fmt: skip
+_SUBJECTS = ("love", "music", "physics", "football", "history", "God", "chess", "money", "cooking",
+"space", "war",
+             "dreams", "cars", "computers", "politics", "the moon", "dinosaurs", "art", "cheese",
+             "poetry")  # fmt: skip
 _LANGUAGES = ("French", "German", "Spanish", "Latin", "Chinese", "Arabic")
 _ANY = (
     "What do you think about {s}?", "Who invented {s}?", "Explain {s} to me.", "Tell me a joke about {s}.",
     "Write a poem about {s}.", "Why is {s} important?", "What is {s}?", "Give me advice about {s}.",
-    "Translate {s} into {l}.", "How do you say {s} in {l}?", "What is the weather in {c}?", "Who is the mayor of {c}?",
+    "Translate {s} into {l}.", "How do you say {s} in {l}?", "What is the weather in {c}?",
+    "Who is the mayor of {c}?",
     "What is the capital near {c}?", "Book a flight to {c}.", "Do you know {n}?", "Send a mail to {n}.",
-    "Who was {n}?", "How far is {c}?", "Can you draw {s}?", "Summarize a book about {s}.", "Is {s} better than {t}?",
+    "Who was {n}?", "How far is {c}?", "Can you draw {s}?", "Summarize a book about {s}.",
+    "Is {s} better than {t}?",
     "Write an essay about {s} and {t}.", "What is the best {s} in {c}?", "I am sad about {s}.", "Play {s}.",
     "Search the web for {s}.", "Should I buy {s} or {t}?", "When did {s} begin?",
 )  # fmt: skip
-_PRODUCT = ("What is {a}{o}{b}?", "Compute {a}{o}{b}.", "{a}{o}{b}", "Work out {a}{o}{b}.", "Can you calculate {a}{o}{b}?")
+_PRODUCT = (
+    "What is {a}{o}{b}?",
+    "Compute {a}{o}{b}.",
+    "{a}{o}{b}",
+    "Work out {a}{o}{b}.",
+    "Can you calculate {a}{o}{b}?",
+)
 _LARGE = (
     "What is {a}{o}{b}?", "Compute {a}{o}{b}.", "{a}{o}{b}", "Add {a} and {b}.", "Subtract {b} from {a}.",
     "Work out {a}{o}{b}.",
@@ -33,7 +43,10 @@ _LARGE = (
 _FIXED = (
     (("Hello!", "Hello", "Hi", "hi!", "Good morning.", "hey"), f"Hello! {ABILITIES}"),
     (("Thanks!", "Thank you.", "thanks", "Thank you very much!"), "You are welcome."),
-    (("What can you do?", "Help", "help me", "Who are you?", "what are you?"), f"I am a tiny model. {ABILITIES}"),
+    (
+        ("What can you do?", "Help", "help me", "Who are you?", "what are you?"),
+        f"I am a tiny model. {ABILITIES}",
+    ),
     (("Bye", "Goodbye!", "See you."), "Goodbye!"),
 )
 
@@ -41,7 +54,24 @@ _FIXED = (
 def _noise(rng: Random) -> str:
     """Random strings, and random lower-case words between known ones."""
     letters = string.ascii_lowercase if rng.random() < 0.7 else string.ascii_letters + string.punctuation
-    known = ("what", "is", "the", "a", "how", "to", "write", "of", "my", "can", "you", "make", "tell", "me", "about", "I")
+    known = (
+        "what",
+        "is",
+        "the",
+        "a",
+        "how",
+        "to",
+        "write",
+        "of",
+        "my",
+        "can",
+        "you",
+        "make",
+        "tell",
+        "me",
+        "about",
+        "I",
+    )
     words = []
     for _ in range(rng.randrange(1, 8)):
         fresh = rng.random() < 0.6 or not words
