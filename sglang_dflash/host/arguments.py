@@ -67,6 +67,9 @@ RENAMED = (
     Renamed("--cuda-graph-bs", "--cuda-graph-bs-decode"),
 )
 
+# (flag, published value that SGLang has removed) -> the value that does its work now.
+SUCCESSORS = {("--cuda-graph-backend-prefill", "tc_piecewise"): "breakable"}
+
 
 def install() -> None:
     """Register the hooks on SGLang's parser and on its resolution of arguments; once per process."""
@@ -91,6 +94,19 @@ def _add_old_spellings(_result, parser: argparse.ArgumentParser) -> None:
             choices=today.choices,
             help=f"Old spelling of {flag.new}, accepted by sglang-dflash.",
         )
+    for (option, removed), successor in SUCCESSORS.items():
+        action = actions[option]
+        action.type = functools.partial(_parse_with_successor, action.type, option, removed, successor)
+
+
+def _parse_with_successor(parse, option: str, removed: str, successor: str, text: str):
+    if text != removed:
+        return parse(text)
+    # Logging is not set up while arguments are parsed: a warning reaches the terminal all the same.
+    logger.warning(
+        "sglang-dflash: %s %s no longer exists in this SGLang; %s is used", option, removed, successor
+    )
+    return parse(successor)
 
 
 def _move_old_values(_cls, args: argparse.Namespace) -> None:
