@@ -68,6 +68,8 @@ def _sizes(server_args, previous) -> None:
         defaults["max_running_requests"] = MAX_REQUESTS
     if cfg.mem_fraction_static is None:
         defaults["mem_fraction_static"] = 0.5
+    # An idle server must not hold a core; a request wakes it through its socket.
+    defaults["sleep_on_idle"] = True
     # One pool for full and sliding layers: memory is no concern, and slots need no translation.
     defaults["disable_hybrid_swa_memory"] = True
     declare_resolution(server_args, SOURCE, **defaults)
