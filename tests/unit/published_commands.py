@@ -1,4 +1,4 @@
-"""Launch commands published for DFlash checkpoints: flags as their owners spell them, and what they must set."""
+"""Launch commands published for DFlash checkpoints: flags as their owners spell them, and what they set."""
 
 from typing import NamedTuple
 

@@ -1,0 +1,165 @@
+"""A launch with a pair, a size or a flag that cannot work ends in one clear line before any weights load."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from launching import environment, launch
+from published_drafts import plain
+from safetensors.torch import save_file
+
+from sglang_dflash.checks.tensors import expected_tensors
+from sglang_dflash.config import parse_draft_config
+
+TARGET = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 128,
+    "max_position_embeddings": 256,
+    "torch_dtype": "float32",
+}
+DRAFT = plain(
+    **{name: TARGET[name] for name in TARGET if name not in ("architectures", "num_hidden_layers")},
+    num_hidden_layers=2,
+    num_target_layers=4,
+    dflash_config={"mask_token_id": 3, "target_layer_ids": [0, 1, 2]},
+)
+TAPS_LAST = {"dflash_config": {"mask_token_id": 3, "target_layer_ids": [1, 3]}}
+
+# name -> (changes to the draft, flags, environment, start of the error; None: accepted)
+CASES = {
+    "a good pair": ({}, "", {}, None),
+    "another block size": ({}, "--speculative-num-draft-tokens 5", {}, None),
+    "overlap off by an old flag": ({}, "", {"SGLANG_ENABLE_SPEC_V2": "0"}, None),
+    "overlap on by old flags": (
+        {},
+        "",
+        {
+            "SGLANG_ENABLE_SPEC_V2": "1",
+            "SGLANG_ENABLE_DFLASH_SPEC_V2": "True",
+            "SGLANG_ENABLE_OVERLAP_PLAN_STREAM": "1",
+        },
+        None,
+    ),
+    "an old flag that is neither": (
+        {},
+        "",
+        {"SGLANG_ENABLE_DFLASH_SPEC_V2": "maybe"},
+        "SGLANG_ENABLE_DFLASH_SPEC_V2: is 'maybe'",
+    ),
+    "hidden size": ({"hidden_size": 32}, "", {}, "draft hidden_size: is 32, the target's is 64"),
+    "vocabulary": ({"vocab_size": 127}, "", {}, "draft vocab_size: is 127"),
+    "the built-in worker is not checked for": (
+        {"vocab_size": 127},
+        "",
+        {"SGLANG_DFLASH_WORKER": "builtin"},
+        None,
+    ),
+    "unknown worker": ({}, "", {"SGLANG_DFLASH_WORKER": "other"}, "SGLANG_DFLASH_WORKER: is 'other'"),
+    "last layer": (TAPS_LAST, "", {}, "draft target_layer_ids: hold 3, the last layer"),
+    "mask token": ({"dflash_config": {"mask_token_id": 128}}, "", {}, "draft mask_token_id: is 128"),
+    "block of one": ({}, "--speculative-num-draft-tokens 1", {}, "--speculative-num-draft-tokens: is 1"),
+    "window": ({}, "--speculative-draft-window-size 8", {}, "--speculative-draft-window-size: is 8"),
+    "old window": (
+        {},
+        "--speculative-dflash-draft-window-size 8",
+        {},
+        "--speculative-draft-window-size: is 8",
+    ),
+    "no draft": (None, "", {}, "--speculative-draft-model-path: is missing"),
+    "tensors": ({"attention_bias": True}, "", {}, "draft checkpoint: lacks layers.0.self_attn.q_proj.bias"),
+    "a variant on the CPU": (
+        {"architectures": ["DFlash2DraftModel"]},
+        "",
+        {},
+        "draft: is of the variant DFlash 2",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folder of the target, and of one draft per case; the weights are those of the unchanged draft."""
+    root = tmp_path_factory.mktemp("launch")
+    (root / "target").mkdir()
+    (root / "target" / "config.json").write_text(json.dumps(TARGET))
+    weights = {
+        name: torch.zeros(shape) for name, shape in expected_tensors(parse_draft_config(DRAFT)).items()
+    }
+    for i, (changes, *_) in enumerate(CASES.values()):
+        folder = root / f"draft{i}"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(DRAFT | (changes or {})))
+        save_file(weights, folder / "model.safetensors")
+    return root
+
+
+def argv(folders, i: int, changes, flags: str) -> list[str]:
+    draft = [] if changes is None else ["--speculative-draft-model-path", str(folders / f"draft{i}")]
+    common = [
+        "--model-path",
+        str(folders / "target"),
+        "--speculative-algorithm",
+        "DFLASH",
+        "--skip-tokenizer-init",
+    ]
+    return common + draft + flags.split()
+
+
+@pytest.fixture(scope="module")
+def outcomes(folders):
+    """Every case, resolved in one process."""
+    cases = [(argv(folders, i, case[0], case[1]), case[2]) for i, case in enumerate(CASES.values())]
+    return dict(zip(CASES, launch(cases, resolve=True), strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outcome(outcomes, name):
+    expected, outcome = CASES[name][3], outcomes[name]
+    if expected is None:
+        assert outcome.error is None
+    else:
+        assert outcome.error.startswith(f"DFlashError: {expected}") and "\n" not in outcome.error
+
+
+def test_block_size_comes_from_the_draft_or_the_flag(outcomes):
+    assert outcomes["a good pair"].fields["speculative_num_draft_tokens"] == 16
+    other = outcomes["another block size"]
+    assert other.fields["speculative_num_draft_tokens"] == 5
+    assert "sglang-dflash: blocks of 5, the draft was trained on blocks of 16" in other.log
+
+
+def test_old_environment_flags_do_what_they_say_or_the_log_tells(outcomes):
+    assert outcomes["a good pair"].fields["disable_overlap_schedule"] is False
+    off = outcomes["overlap off by an old flag"]
+    assert off.fields["disable_overlap_schedule"] is True
+    assert len(off.log) == 1 and "SGLANG_ENABLE_SPEC_V2=0 turns overlap scheduling off" in off.log[0]
+    on = outcomes["overlap on by old flags"]
+    assert on.fields["disable_overlap_schedule"] is False
+    assert any("SGLANG_ENABLE_SPEC_V2" in line and "overlap scheduling is on" in line for line in on.log)
+    assert any(
+        "SGLANG_ENABLE_OVERLAP_PLAN_STREAM=1" in line and "without effect on a CPU" in line for line in on.log
+    )
+
+
+def test_the_server_ends_with_one_line(folders):
+    i = list(CASES).index("hidden size")
+    process = subprocess.run(
+        [sys.executable, "-m", "sglang.launch_server", *argv(folders, i, {}, "")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode not in (0, None)
+    assert "Traceback" not in process.stderr
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: sglang-dflash: draft hidden_size: is 32, the target's is 64")
