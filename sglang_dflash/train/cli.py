@@ -67,10 +67,8 @@ def target(
     except DFlashError as error:
         _fail(error)
     settings = {k: str(v) for k, v in asdict(run).items()}
-    write_json(
-        export / "provenance.json", provenance(settings) | {"tokens": trainer.seen, "steps": trainer.step}
-    )
-    plot_curve(out, export / "curve.png", "target")
+    write_json(export / "provenance.json", provenance(settings) | trainer.summary())
+    plot_curve(out, export, "target")
     typer.echo(f"model in {export}")
 
 
@@ -123,11 +121,8 @@ def draft(
     except DFlashError as error:
         _fail(error)
     settings = {k: str(v) for k, v in asdict(run).items()}
-    write_json(
-        out / "draft" / "provenance.json",
-        provenance(settings) | {"tokens": trainer.seen, "steps": trainer.step},
-    )
-    plot_curve(out, out / "draft" / "curve.png", "draft")
+    write_json(out / "draft" / "provenance.json", provenance(settings) | trainer.summary())
+    plot_curve(out, out / "draft", "draft")
     typer.echo(f"draft in {out / 'draft'}")
 
 

@@ -33,45 +33,48 @@ class RowCache:
 
 
 @torch.no_grad()
-def greedy(model: TinyQwen3, prompts: list[list[int]], end: int, max_new: int) -> list[list[int]]:
+def greedy(
+    model: TinyQwen3, prompts: list[list[int]], end: int, max_new: int, rows: int = 64
+) -> list[list[int]]:
     """Greedy continuation of every prompt, the end token included where it is reached."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), 64):
-        some = order[start : start + 64]
-        for i, tokens in zip(
-            some, _greedy_batch(model, [prompts[i] for i in some], end, max_new), strict=True
-        ):
-            out[i] = tokens
+    with model.cos.device:
+        for start in range(0, len(order), rows):
+            some = order[start : start + rows]
+            replies = _greedy_batch(model, [prompts[i] for i in some], end, max_new)
+            for i, reply in zip(some, replies, strict=True):
+                out[i] = reply
     return out
 
 
-def _greedy_batch(model: TinyQwen3, prompts: list[list[int]], end: int, max_new: int) -> list[list[int]]:
-    shape = model.shape
+def _prefill(model: TinyQwen3, prompts: list[list[int]], caches: list[RowCache]) -> tuple[Tensor, Tensor]:
+    """Fill the caches; returns the first new token and the prompt length, both [rows]."""
     lengths = torch.tensor([len(p) for p in prompts])
-    width = int(lengths.max())
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    for r, p in enumerate(prompts):
-        ids[r, : len(p)] = torch.tensor(p)
-    total = width + max_new
+    width = max(map(len, prompts))
+    ids = torch.tensor([p + [0] * (width - len(p)) for p in prompts])
+    bias = torch.full((width, width), float("-inf")).triu(1)[None, None]
+    hidden = model(ids, torch.arange(width).expand(len(prompts), -1), bias, caches)
+    return model.logits(hidden[torch.arange(len(prompts)), lengths - 1]).argmax(-1), lengths
+
+
+def _greedy_batch(model: TinyQwen3, prompts: list[list[int]], end: int, max_new: int) -> list[list[int]]:
+    shape, total = model.shape, max(map(len, prompts)) + max_new
     caches = [
         RowCache(len(prompts), shape.num_key_value_heads, total, shape.head_dim)
         for _ in range(shape.num_hidden_layers)
     ]
-    bias = torch.full((width, width), float("-inf")).triu(1)[None, None]
-    hidden = model(ids, torch.arange(width).expand(len(prompts), -1), bias, caches)
-    token = model.logits(hidden[torch.arange(len(prompts)), lengths - 1]).argmax(-1)
+    token, lengths = _prefill(model, prompts, caches)
     out: list[list[int]] = [[] for _ in prompts]
     alive = torch.arange(len(prompts))
     for _ in range(max_new):
         for r, t in zip(alive.tolist(), token.tolist(), strict=True):
             out[r].append(t)
-        going = token != end
-        if not going.all():
-            rows = going.nonzero()[:, 0]
-            alive, token, lengths = alive[rows], token[rows], lengths[rows]
+        going = (token != end).nonzero()[:, 0]
+        if len(going) < len(alive):
+            alive, token, lengths = alive[going], token[going], lengths[going]
             for cache in caches:
-                cache.keep(rows)
+                cache.keep(going)
         if not len(alive):
             break
         for cache in caches:

@@ -105,6 +105,13 @@ class DraftTrainer:
             state |= {"stream": self.data.stream.state(), "pools": self.packer.pools}
         return state
 
+    def summary(self) -> dict:
+        """What was used so far, for the provenance record."""
+        used = {"steps": self.step, "tokens": self.seen, "trained_minutes": self.elapsed / 60}
+        if isinstance(self.data, BuiltinDocuments):
+            used["stream"] = self.data.stream.state()
+        return used
+
     def resume(self) -> bool:
         """Continue from the folder's checkpoint, if there is one."""
         saved = load_checkpoint(self.config.out, self.shape.as_dict())
@@ -172,6 +179,8 @@ class DraftTrainer:
 
     def run(self) -> None:
         """Train until the configured minutes are used up, saving on the way and at the end."""
+        if self.elapsed >= 60 * self.config.minutes:
+            return
         last_check = last_save = self.elapsed
         smooth = None
         while self.elapsed < 60 * self.config.minutes:

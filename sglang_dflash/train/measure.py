@@ -25,11 +25,12 @@ def exact_share(model: TinyQwen3, documents: list[Document], pad: int, rows: int
     """Share of documents whose whole answer the model would write greedily."""
     right = 0
     ordered = sorted(documents, key=lambda d: len(d[0]))
-    for start in range(0, len(ordered), rows):
-        ids, answer = pad_documents(ordered[start : start + rows], pad)
-        width = ids.shape[1]
-        bias = torch.full((width, width), float("-inf")).triu(1)[None, None]
-        hidden = model(ids, torch.arange(width).expand(ids.shape[0], -1), bias)
-        wrong = (model.logits(hidden[:, :-1]).argmax(-1) != ids[:, 1:]) & answer[:, 1:]
-        right += int((~wrong.any(1)).sum())
+    with model.cos.device:
+        for start in range(0, len(ordered), rows):
+            ids, answer = pad_documents(ordered[start : start + rows], pad)
+            width = ids.shape[1]
+            bias = torch.full((width, width), float("-inf")).triu(1)[None, None]
+            hidden = model(ids, torch.arange(width).expand(ids.shape[0], -1), bias)
+            wrong = (model.logits(hidden[:, :-1]).argmax(-1) != ids[:, 1:]) & answer[:, 1:]
+            right += int((~wrong.any(1)).sum())
     return right / len(documents)

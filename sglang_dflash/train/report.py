@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,8 +43,8 @@ def print_table(results: dict) -> None:
             console.print(f"{label}: " + " ".join(f"{x:.2f}" for x in summary[name]))
 
 
-def plot_curve(run_folder: Path, png: Path, title: str) -> None:
-    """Loss, and every kind's score, against training minutes."""
+def plot_curve(run_folder: Path, out: Path, title: str) -> None:
+    """Loss, and every kind's score, against training minutes: curve.png and curve.csv in ``out``."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -61,8 +62,9 @@ def plot_curve(run_folder: Path, png: Path, title: str) -> None:
     below.set(xlabel="minutes of training", ylabel="validation score")
     below.legend(ncol=6, fontsize=7)
     figure.tight_layout()
-    figure.savefig(png, dpi=80)
+    figure.savefig(out / "curve.png", dpi=80)
     pyplot.close(figure)
+    shutil.copyfile(run_folder / "curve.csv", out / "curve.csv")
 
 
 def provenance(settings: dict) -> dict:

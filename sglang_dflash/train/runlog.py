@@ -27,8 +27,7 @@ def load_checkpoint(folder: Path, shape: dict | None = None) -> dict | None:
     path = folder / CHECKPOINT
     if not path.exists():
         return None
-    # Our own file: it holds optimizer state and data position, which weights_only cannot read.
-    saved = torch.load(path, map_location="cpu", weights_only=False)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     if shape is not None and saved["shape"] != shape:
         raise DFlashError(
             "out", f"{path} holds a network of shape {saved['shape']}", "choose another --out folder"

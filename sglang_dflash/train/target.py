@@ -97,6 +97,15 @@ class TargetTrainer:
             "step": self.step, "elapsed": self.elapsed, "seen": self.seen,
         }  # fmt: skip
 
+    def summary(self) -> dict:
+        """What was used so far, for the provenance record."""
+        return {
+            "steps": self.step,
+            "tokens": self.seen,
+            "trained_minutes": self.elapsed / 60,
+            "stream": self.stream.state(),
+        }
+
     def resume(self) -> bool:
         """Continue from the folder's checkpoint, if there is one."""
         saved = load_checkpoint(self.config.out, self.shape.as_dict())
@@ -136,6 +145,8 @@ class TargetTrainer:
 
     def run(self) -> None:
         """Train until the configured minutes are used up, saving on the way and at the end."""
+        if self.elapsed >= 60 * self.config.minutes:
+            return
         last_check = last_save = self.elapsed
         smooth = None
         while self.elapsed < 60 * self.config.minutes:
