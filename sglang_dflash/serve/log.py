@@ -1,0 +1,67 @@
+"""Reads a server's log while it grows: how far the start is, and whether it failed."""
+
+import re
+from pathlib import Path
+
+# In the order in which a starting server writes them.
+PHASES = (
+    ("server_args=", "reading options"),
+    ("Init torch distributed begin", "starting the scheduler"),
+    ("Load weight begin", "loading weights"),
+    ("KV Cache is allocated", "allocating the KV cache"),
+    ("DFLASH runs on", "preparing the draft"),
+    ("Application startup complete", "opening the port"),
+    ("The server is fired up", "ready"),
+)
+_OURS = re.compile(r"(?:^|[\s:])error: .+")
+_CRASH = re.compile(r"hit an exception|Received sigquit from a child process")
+_EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*")
+
+
+def tail(path: Path, lines: int = 12) -> str:
+    """The last lines of a file, or nothing where there is none."""
+    if not path.exists():
+        return ""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def error_line(text: str) -> str | None:
+    """The one line that says why a server died: ours, else the last exception's, else None."""
+    lines = text.splitlines()
+    for line in lines:
+        found = _OURS.search(line)
+        if found:
+            return found.group(0).strip(" :")
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
+    return exceptions[-1].strip() if exceptions else None
+
+
+class LogWatch:
+    """Incremental reader of one growing log file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.text = ""
+        self._offset = 0
+
+    def update(self) -> None:
+        """Read what was appended since the last call."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        self._offset += len(data)
+        self.text += data.decode(errors="replace")
+
+    def phase(self) -> tuple[int, str]:
+        """How many phases have begun, and the name of the last."""
+        reached, name = 0, "importing"
+        for number, (marker, label) in enumerate(PHASES, start=1):
+            if marker in self.text:
+                reached, name = number, label
+        return reached, name
+
+    def crashed(self) -> bool:
+        """True once a process of the server has reported its own end."""
+        return _CRASH.search(self.text) is not None

@@ -1,0 +1,218 @@
+"""One server as a child process in a session of its own: start, wait, stop."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import psutil
+
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.serve import cleanup
+from sglang_dflash.serve.client import Client
+from sglang_dflash.serve.log import PHASES, LogWatch, error_line, tail
+from sglang_dflash.serve.ports import free_port, release_port
+from sglang_dflash.serve.spec import ServerSpec, accelerator_present
+
+START_TIMEOUT = 420.0  # seconds; a first start without byte code on two busy cores takes minutes
+POLL = 0.5  # seconds
+GRACE = 4.0  # seconds between SIGTERM and SIGKILL
+
+Progress = Callable[[int, str], None]
+
+
+class ServerProcess:
+    """Starts ``spec`` and owns it until ``stop``; a context manager.
+
+    ``start`` returns at once and ``wait_ready`` blocks, so that several servers can start side by side.
+    ``command`` replaces the spec's command line (tests).
+    """
+
+    def __init__(
+        self,
+        spec: ServerSpec,
+        log_dir: Path | None = None,
+        ports: Iterable[int] | None = None,
+        command: Callable[[int], list[str]] | None = None,
+    ):
+        self.spec = spec
+        self.port = free_port(ports)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._gpu = command is None and accelerator_present()
+        self.command = command(self.port) if command else spec.command(self.port, gpu=self._gpu)
+        folder = Path(log_dir) if log_dir else Path(tempfile.mkdtemp(prefix="sglang-dflash-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log_path = folder / f"{spec.key()}-{self.port}.log"
+        self.peak_rss = 0  # bytes, largest seen by rss()
+        self._watch = LogWatch(self.log_path)
+        self._child: subprocess.Popen | None = None
+        self._client: Client | None = None
+
+    def __enter__(self) -> "ServerProcess":
+        self.start()
+        self.wait_ready()
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.stop()
+
+    @property
+    def client(self) -> Client:
+        """A client of this server, closed with it."""
+        if self._client is None:
+            self._client = Client(self.url)
+        return self._client
+
+    @property
+    def pid(self) -> int:
+        """Process id of the launcher, which is also the id of its process group."""
+        return self._child.pid
+
+    def alive(self) -> bool:
+        """True while the launcher runs."""
+        return self._child is not None and self._child.poll() is None
+
+    def start(self) -> "ServerProcess":
+        """Launch the process; does not wait."""
+        cleanup.add(self)
+        with self.log_path.open("wb") as log:
+            self._child = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.spec.environment(gpu=self._gpu),
+                start_new_session=True,
+            )
+        return self
+
+    def wait_ready(self, timeout: float = START_TIMEOUT, progress: Progress | None = None) -> "ServerProcess":
+        """Block until the server answers; ``progress(percent, phase)`` is called while it starts.
+
+        Raises:
+            DFlashError: it died, crashed, or was not ready in ``timeout`` seconds; it is stopped by then.
+        """
+        deadline = time.monotonic() + timeout
+        try:
+            while not self.poll_ready(progress):
+                if time.monotonic() > deadline:
+                    raise DFlashError(
+                        "server", f"{self.spec.worker} was not ready after {timeout:.0f} s", f"see {self.log_path}"
+                    )
+                time.sleep(POLL)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def poll_ready(self, progress: Progress | None = None) -> bool:
+        """One look at a starting server: True once it answers; DFlashError where it has died."""
+        self._watch.update()
+        reached, phase = self._watch.phase()
+        if progress is not None:
+            progress(100 * reached // len(PHASES), phase)
+        self.raise_if_dead()
+        # Before the first log line nobody listens on the port yet.
+        if not reached or not self.client.healthy():
+            return False
+        if progress is not None:
+            progress(100, "ready")
+        return True
+
+    def raise_if_dead(self) -> None:
+        """DFlashError with the line that matters, where a process of the server has ended."""
+        self._watch.update()
+        if self.alive() and not self._watch.crashed():
+            return
+        # The traceback of a crash may still be on its way.
+        time.sleep(POLL)
+        self._watch.update()
+        reason = error_line(self._watch.text) or tail(self.log_path, 1) or "no output"
+        raise DFlashError("server", f"{self.spec.worker} stopped: {reason}", f"see {self.log_path}")
+
+    def processes(self) -> list[psutil.Process]:
+        """The launcher and all of its descendants that are alive."""
+        if self._child is None:
+            return []
+        try:
+            launcher = psutil.Process(self._child.pid)
+            return [launcher, *launcher.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def rss(self) -> int:
+        """Resident bytes of the process tree now; the largest value is kept in ``peak_rss``."""
+        total = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += process.memory_info().rss
+        self.peak_rss = max(self.peak_rss, total)
+        return total
+
+    def cpu_seconds(self) -> float:
+        """Processor seconds that the process tree has used so far."""
+        total = 0.0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def stop(self) -> None:
+        """End every process of the server: SIGTERM, then SIGKILL. Idempotent."""
+        if self._child is None:
+            cleanup.discard(self)
+            return
+        with cleanup.shielded():
+            tree = self.processes()
+            _signal_group(self._child.pid, signal.SIGTERM)
+            # A launcher that dies first would leave children that are still importing.
+            _, left = psutil.wait_procs(tree, timeout=GRACE)
+            _signal_group(self._child.pid, signal.SIGKILL)
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=GRACE)
+            self._child.wait()
+            self._child = None
+            cleanup.discard(self)
+            release_port(self.port)
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def wait_all(servers: Iterable[ServerProcess], timeout: float = START_TIMEOUT, progress=None) -> None:
+    """Wait for servers that start side by side; ``progress(server, percent, phase)``.
+
+    Raises:
+        DFlashError: one of them failed; all of them are stopped by then.
+    """
+    waiting = list(servers)
+    every = list(waiting)
+    deadline = time.monotonic() + timeout
+    try:
+        while waiting:
+            for server in list(waiting):
+                report = None if progress is None else (lambda p, text, s=server: progress(s, p, text))
+                if server.poll_ready(report):
+                    waiting.remove(server)
+            if waiting and time.monotonic() > deadline:
+                names = ", ".join(server.spec.worker for server in waiting)
+                raise DFlashError(
+                    "server", f"{names} not ready after {timeout:.0f} s", f"see {waiting[0].log_path.parent}"
+                )
+            time.sleep(POLL if waiting else 0)
+    except BaseException:
+        for server in every:
+            server.stop()
+        raise
