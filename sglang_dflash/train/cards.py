@@ -43,7 +43,8 @@ Block-diffusion draft (DFlash, arXiv 2602.06036) of {parameters:,} own parameter
 {block}, features of target layers {taps}; embedding and head are the target's. Trained on the frozen
 target's greedy continuations of generated text; no third-party text or weights went into it.
 
-Training: {minutes:.0f} minutes on one CPU core, {steps:,} steps, {tokens:,} target tokens, seed {seed}. {note}
+Training: {minutes:.0f} minutes on one CPU core, {steps:,} steps, {tokens:,} target tokens,
+seed {seed}. {note}
 The curve is in `curve.png` and `curve.csv`, settings and versions in `provenance.json`.
 Remake it: `sglang-dflash train draft`.
 

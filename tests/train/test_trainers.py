@@ -144,7 +144,17 @@ def test_cli_reports_one_line(tmp_path, monkeypatch, tiny_target):
     assert result.exit_code == 2 and "target_layer_ids" in result.output
     result = CliRunner().invoke(
         app,
-        ["draft", "--target", str(tiny_target), "--data", str(tmp_path / "no.jsonl"), "--out", str(tmp_path)],
+        [
+            "draft",
+            "--target",
+            str(tiny_target),
+            "--data",
+            str(tmp_path / "no.jsonl"),
+            "--out",
+            str(tmp_path),
+            "--taps",
+            "2",
+        ],
     )
     assert result.exit_code == 2 and "does not exist" in result.output
 
