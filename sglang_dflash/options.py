@@ -41,6 +41,13 @@ VARIABLES = (
         "file to which every decode round's milliseconds, split by stage, are appended as JSON lines",
     ),
     Variable(
+        "SGLANG_DFLASH_COUNTS",
+        "counts",
+        "",
+        (),
+        "file to which every decode round's operations (launches, allocations, copies, syncs) are appended",
+    ),
+    Variable(
         "SGLANG_DFLASH_PROPOSER",
         "proposer",
         "",
@@ -57,6 +64,7 @@ class Options:
     worker: str
     platform: str
     timings: str
+    counts: str
     proposer: str
 
     @classmethod

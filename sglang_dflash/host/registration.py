@@ -85,7 +85,19 @@ def _create_worker(original, algorithm, server_args):
     """DFLASH -> our worker; another algorithm, the switch, or a draft variant of others -> the original."""
     if not algorithm.is_dflash():
         return original(algorithm, server_args)
-    reason = _reason_for_builtin(server_args)
+    from sglang_dflash.options import Options
+
+    options = Options.from_env()
+    worker = _choose_worker(original, algorithm, server_args, options)
+    if not options.counts:
+        return worker
+    from sglang_dflash.worker.counting import counted
+
+    return counted(worker, options.counts)
+
+
+def _choose_worker(original, algorithm, server_args, options) -> type:
+    reason = _reason_for_builtin(server_args, options)
     if reason is not None:
         logger.info("sglang-dflash %s: DFLASH runs on SGLang's built-in worker: %s", __version__, reason)
         return original(algorithm, server_args)
@@ -100,15 +112,14 @@ def _create_worker(original, algorithm, server_args):
     return DFlashWorker
 
 
-def _reason_for_builtin(server_args) -> str | None:
+def _reason_for_builtin(server_args, options) -> str | None:
     """Why the built-in worker has to serve this run, or None."""
     from sglang.srt.configs.hybrid_arch import mambaish_config
     from sglang.srt.configs.model_config import ModelConfig
 
     from sglang_dflash.config import load_draft_config
-    from sglang_dflash.options import Options
 
-    if Options.from_env().worker == "builtin":
+    if options.worker == "builtin":
         return "SGLANG_DFLASH_WORKER=builtin"
     draft = load_draft_config(server_args.speculative_draft_model_path)
     if draft is not None and draft.unsupported_variant is not None:
