@@ -1,0 +1,98 @@
+"""Requests that a round does not serve exactly are refused with the reason; all others pass."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from launching import environment
+from sglang.srt.sampling.sampling_params import SamplingParams
+
+from sglang_dflash.host.requests import REFUSALS, refusal
+
+
+def request(sampling=None, **fields) -> SimpleNamespace:
+    """What the refusals read of SGLang's request."""
+    plain = {
+        "return_logprob": False,
+        "return_sampling_mask": False,
+        "custom_logit_processor": None,
+        "return_hidden_states": False,
+    }
+    return SimpleNamespace(sampling_params=SamplingParams(**(sampling or {})), **(plain | fields))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"temperature": 0.0},
+        {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "sampling_seed": 7},
+        {"frequency_penalty": 0.0, "presence_penalty": 0, "repetition_penalty": 1.0},
+        {"stop": ["\n"], "max_new_tokens": 3, "ignore_eos": True, "logit_bias": {"3": 1.0}},
+        {"json_schema": "", "regex": None, "beam_width": 1},
+    ],
+)
+def test_exact_requests_pass(sampling):
+    assert refusal(request(sampling)) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (request({"frequency_penalty": 0.1}), "penalty"),
+        (request({"presence_penalty": -0.1}), "penalty"),
+        (request({"repetition_penalty": 1.1}), "penalty"),
+        (request({"min_new_tokens": 2}), "min_new_tokens"),
+        (request({"json_schema": "{}"}), "constrained decoding"),
+        (request({"regex": "a+"}), "constrained decoding"),
+        (request({"ebnf": 'root ::= "a"'}), "constrained decoding"),
+        (request({"structural_tag": "{}"}), "constrained decoding"),
+        (request(return_logprob=True), "log-probabilities"),
+        (request(return_sampling_mask=True), "return_sampling_mask"),
+        (request(custom_logit_processor="x"), "custom logit processor"),
+        (request(return_hidden_states=True), "return_hidden_states"),
+        (request({"beam_width": 4}), "beam search"),
+    ],
+)
+def test_others_are_refused_with_the_remedy(asked, named):
+    reason = refusal(asked)
+    assert named in reason and "serve without DFLASH" in reason and "\n" not in reason
+
+
+def test_every_feature_is_told_once():
+    features = [row.feature for row in REFUSALS]
+    assert len(set(features)) == len(features)
+
+
+HOOKED = """
+from types import SimpleNamespace
+import sglang.srt.managers.scheduler as scheduler
+from sglang.srt.sampling.sampling_params import SamplingParams
+from sglang_dflash.host import requests
+
+def ask(**sampling):
+    req = SimpleNamespace(sampling_params=SamplingParams(**sampling), return_logprob=False,
+        return_sampling_mask=False, custom_logit_processor=None, return_hidden_states=False)
+    return scheduler.validate_dflash_request(req, True)
+
+builtin = type("Builtin", (), {"__module__": "sglang.srt.speculative.dflash_worker_v2"})
+ours = type("Ours", (), {"__module__": "sglang_dflash.worker.worker"})
+requests._after_create_worker(builtin)
+assert ask(min_new_tokens=1) is None
+requests._after_create_worker(ours)
+assert "min_new_tokens" in ask(min_new_tokens=1)
+assert ask() is None
+print("hooked")
+"""
+
+
+def test_the_scheduler_asks_us_where_our_worker_serves():
+    run = subprocess.run(
+        [sys.executable, "-c", HOOKED],
+        env=environment() | {"SGLANG_PLUGINS": "none"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert run.stdout.strip().endswith("hooked"), run.stderr[-4000:]
