@@ -20,14 +20,25 @@ class JointRows:
     def __init__(self, pool: CpuKVPool):
         self._pool = pool
         self._first = pool.start_layer
+        self._k_width = pool.k_width
 
     def write(self, layer, slots, k, v) -> None:
+        """Store k [n, kv_heads, head_dim] and v [n, kv_heads, v_head_dim] in ``slots`` [n]."""
         self._pool.write(layer.layer_id - self._first, slots, k, v)
 
-    def gather(self, layer, slots) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys [n, kv_heads * head_dim] and values [n, kv_heads * v_head_dim] of ``slots`` [n]."""
-        rows = self._pool.rows[layer.layer_id - self._first].index_select(0, slots)
-        return rows[:, : self._pool.k_width], rows[:, self._pool.k_width :]
+    def write_rows(self, layer, slots, rows) -> None:
+        """Store rows [n, kv_heads * (head_dim + v_head_dim)], keys before values."""
+        target = self._pool.rows[layer.layer_id - self._first]
+        target.index_copy_(0, slots, rows if rows.dtype == target.dtype else rows.to(target.dtype))
+
+    def read(self, layer, span: Span) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys [n, kv_heads * head_dim] and values [n, kv_heads * v_head_dim] of the span's slots."""
+        rows = self._pool.rows[layer.layer_id - self._first]
+        if span.run is not None:
+            rows = rows[span.run]
+        else:
+            rows = rows.index_select(0, span.slots)
+        return rows[:, : self._k_width], rows[:, self._k_width :]
 
 
 class SplitRows:
@@ -39,9 +50,15 @@ class SplitRows:
     def write(self, layer, slots, k, v) -> None:
         self._pool.set_kv_buffer(layer, slots, k, v)
 
-    def gather(self, layer, slots) -> tuple[torch.Tensor, torch.Tensor]:
-        keys = self._pool.get_key_buffer(layer.layer_id).index_select(0, slots)
-        values = self._pool.get_value_buffer(layer.layer_id).index_select(0, slots)
+    def write_rows(self, layer, slots, rows) -> None:
+        keys, values = rows.split((layer.tp_k_head_num * layer.qk_head_dim, layer.tp_v_head_num * layer.v_head_dim), 1)
+        keys = keys.unflatten(1, (layer.tp_k_head_num, layer.qk_head_dim))
+        values = values.unflatten(1, (layer.tp_v_head_num, layer.v_head_dim))
+        self._pool.set_kv_buffer(layer, slots, keys, values)
+
+    def read(self, layer, span: Span) -> tuple[torch.Tensor, torch.Tensor]:
+        keys = self._pool.get_key_buffer(layer.layer_id).index_select(0, span.slots)
+        values = self._pool.get_value_buffer(layer.layer_id).index_select(0, span.slots)
         return keys.flatten(1), values.flatten(1)
 
 
@@ -87,25 +104,33 @@ class CpuAttention(AttentionBackend):
             raise DFlashError("attention", f"{', '.join(unsupported)} not supported on the CPU platform", "use a GPU")
         if save_kv_cache and k is not None:
             self._kv.write(layer, forward_batch.out_cache_loc, k, v)
-        heads, width = layer.tp_q_head_num, layer.qk_head_dim
-        q = q.view(-1, heads, width)
-        spans = self._spans
-        if len(spans) == 1 and (spans[0].pad is None or spans[0].pad.tokens is None):
-            return self._attend(q, layer, spans[0], sinks)
-        out = q.new_empty(q.shape[0], heads * layer.v_head_dim)
-        for span in spans:
-            part = self._attend(q, layer, span, sinks)
-            out.index_copy_(0, span.pad.tokens, part)
-        return out
+        return self._all_spans(q.view(-1, layer.tp_q_head_num, layer.qk_head_dim), layer, sinks)
 
     forward_decode = forward
     forward_extend = forward
+
+    def attend_rows(self, q, rows, layer, forward_batch) -> torch.Tensor:
+        """``forward`` for keys and values that lie side by side already.
+
+        q: [tokens, heads, head_dim]; rows: [tokens, kv_heads * (head_dim + v_head_dim)].
+        """
+        self._kv.write_rows(layer, forward_batch.out_cache_loc, rows)
+        return self._all_spans(q, layer, None)
+
+    def _all_spans(self, q, layer, sinks) -> torch.Tensor:
+        spans = self._spans
+        if len(spans) == 1 and (spans[0].pad is None or spans[0].pad.tokens is None):
+            return self._attend(q, layer, spans[0], sinks)
+        out = q.new_empty(q.shape[0], layer.tp_q_head_num * layer.v_head_dim)
+        for span in spans:
+            out.index_copy_(0, span.pad.tokens, self._attend(q, layer, span, sinks))
+        return out
 
     def _attend(self, q, layer, span: Span, sinks) -> torch.Tensor:
         """The span's share of q [tokens, heads, head_dim] -> [its tokens, heads * v_head_dim]."""
         heads, kv_heads, bs, n = layer.tp_q_head_num, layer.tp_k_head_num, span.bs, span.queries.width
         group = heads // kv_heads
-        keys, values = self._kv.gather(layer, span.slots)
+        keys, values = self._kv.read(layer, span)
         keys = keys.view(bs, -1, kv_heads, layer.qk_head_dim).transpose(1, 2)
         values = values.view(bs, -1, kv_heads, layer.v_head_dim).transpose(1, 2)
         if keys.dtype != q.dtype:

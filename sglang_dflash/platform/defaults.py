@@ -13,9 +13,8 @@ from sglang_dflash.host.platform_args import (
     register_resolution_hook,
     resolving_view,
 )
-from sglang_dflash.platform import BACKEND
+from sglang_dflash.platform import BACKEND, NAME
 
-SOURCE = "sglang_dflash_cpu"
 MAX_TOKENS = 65536  # KV tokens; more only costs the time to zero them
 MEMORY_SHARE = 0.25  # of the free memory, for the KV pool
 MAX_REQUESTS = 48
@@ -40,19 +39,19 @@ def _checkpoint_dtype(server_args, previous) -> None:
     config = get_config(cfg.model_path, trust_remote_code=cfg.trust_remote_code, revision=cfg.revision)
     stored = getattr(config, "dtype", None)
     if stored is None or str(stored).endswith("float32"):
-        declare_resolution(server_args, SOURCE, dtype="float32")
+        declare_resolution(server_args, NAME, dtype="float32")
 
 
 def _no_graphs(server_args, previous) -> None:
     off = {"cuda_graph_backend_decode": "disabled", "cuda_graph_backend_prefill": "disabled"}
-    declare_resolution(server_args, SOURCE, **off)
+    declare_resolution(server_args, NAME, **off)
     previous(server_args)
 
 
 def _our_backend(server_args, previous) -> None:
     # SGLang picks its own CPU backends before it asks the platform: claim the place first.
     if resolving_view(server_args).attention_backend is None:
-        declare_resolution(server_args, SOURCE, attention_backend=BACKEND)
+        declare_resolution(server_args, NAME, attention_backend=BACKEND)
     previous(server_args)
 
 
@@ -72,7 +71,7 @@ def _sizes(server_args, previous) -> None:
     defaults["sleep_on_idle"] = True
     # One pool for full and sliding layers: memory is no concern, and slots need no translation.
     defaults["disable_hybrid_swa_memory"] = True
-    declare_resolution(server_args, SOURCE, **defaults)
+    declare_resolution(server_args, NAME, **defaults)
 
 
 def kv_row_bytes(model_config, ranks: int) -> int:

@@ -6,14 +6,14 @@ import psutil
 import torch
 
 from sglang_dflash.host.platform_api import PlatformCapabilities, PlatformEnum, SRTPlatform
-from sglang_dflash.platform import BACKEND
+from sglang_dflash.platform import BACKEND, NAME
 
 
 class CpuPlatform(SRTPlatform):
     """Out-of-tree platform ``sglang_dflash_cpu``: torch on the host, no Triton, no graphs."""
 
     _enum = PlatformEnum.OOT
-    device_name = "sglang_dflash_cpu"
+    device_name = NAME
     device_type = "cpu"
     capabilities = PlatformCapabilities()
 

@@ -10,13 +10,15 @@ from sglang_dflash.platform.masks import Queries, additive, sees_everything, tre
 class Span:
     """Requests whose new tokens attend in one batched call, padded to one width.
 
-    ``pick`` and ``place`` are None where the tokens need no padding and no reordering.
+    ``pad`` is None where the tokens need no padding and no reordering. ``run`` is the slots as a slice where one
+    request's slots follow each other, so that its keys are read in place.
     """
 
     def __init__(self, queries: Queries, slots: torch.Tensor, folded: bool, pad: "Padding | None" = None):
         self.queries = queries
         self.bs = slots.shape[0]
         self.slots = slots.reshape(-1).long()  # [bs * L]
+        self.run = _run(self.slots) if self.bs == 1 else None
         self.folded = folded
         self.pad = pad
         self._biases: dict = {}
@@ -31,6 +33,15 @@ class Span:
                 seen = visible(self.queries, causal, window)
                 self._biases[key] = additive(seen, dtype, group if self.folded else 1)
         return self._biases[key]
+
+
+def _run(slots: torch.Tensor) -> slice | None:
+    """The slice that [n] slots are, or None; a table's row is a handful of such runs, often just one."""
+    first = int(slots[0])
+    count = slots.shape[0]
+    if int(slots[-1]) != first + count - 1 or not torch.equal(slots, torch.arange(first, first + count)):
+        return None
+    return slice(first, first + count)
 
 
 class Padding(NamedTuple):

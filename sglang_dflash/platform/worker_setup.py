@@ -5,7 +5,7 @@ import logging
 import psutil
 import torch
 
-from sglang_dflash.platform import BACKEND
+from sglang_dflash.platform import BACKEND, NAME
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +14,9 @@ def before_model() -> None:
     """Register the attention backend and repair what does not run on a host (idempotent)."""
     from sglang_dflash.host import platform_runtime
     from sglang_dflash.host.attention_api import ATTENTION_BACKENDS, register_attention_backend
+    from sglang_dflash.platform import ops
 
+    ops.install(NAME)
     platform_runtime.tolerate_host_record_stream()
     platform_runtime.gather_without_custom_op()
     if BACKEND not in ATTENTION_BACKENDS:
@@ -44,11 +46,13 @@ def create_backend(runner):
 
 
 def after_model(model: torch.nn.Module) -> None:
-    """Repairs that need a loaded model."""
+    """Repairs that need a loaded model, and the lean pass."""
     from sglang_dflash.host import platform_runtime
+    from sglang_dflash.platform import lean
 
     platform_runtime.keep_dtype_of_input_embeddings()
     for module in model.modules():
         # A fused norm and rope of the built-in draft is a Triton kernel; its plain path is torch.
         if getattr(module, "use_table_qk_norm_rope", False):
             module.use_table_qk_norm_rope = False
+    lean.adopt(model)

@@ -1,0 +1,91 @@
+"""Model parts of SGLang that the CPU platform computes with fewer torch calls."""
+
+from sglang.kernels.fused_op import BaseFusedOp
+from sglang.srt.distributed import tensor_model_parallel_all_reduce
+from sglang.srt.layers.activation import SiluAndMul
+from sglang.srt.layers.aux_hidden_states import AuxHiddenStateList
+from sglang.srt.layers.layernorm import RMSNorm
+from sglang.srt.layers.quantization.unquant import UnquantizedLinearMethod
+from sglang.srt.layers.rotary_embedding.base import LinearScalingRotaryEmbedding, RotaryEmbedding
+from sglang.srt.layers.rotary_embedding.rope_variant import Llama3RotaryEmbedding
+from sglang.srt.layers.rotary_embedding.yarn import YaRNScalingRotaryEmbedding
+from sglang.srt.model_executor.forward_context import get_attn_backend
+from sglang.srt.runtime_context import get_context
+
+from sglang_dflash.host.contract import Touch
+
+__all__ = [
+    "ROTARY_CLASSES",
+    "AuxHiddenStateList",
+    "RMSNorm",
+    "SiluAndMul",
+    "UnquantizedLinearMethod",
+    "get_attn_backend",
+    "lora_enabled",
+    "register_forward",
+    "tensor_model_parallel_all_reduce",
+]
+
+# Classes that differ in their cos/sin table only, not in how they apply it.
+ROTARY_CLASSES = (
+    RotaryEmbedding,
+    LinearScalingRotaryEmbedding,
+    Llama3RotaryEmbedding,
+    YaRNScalingRotaryEmbedding,
+)
+
+_PUBLIC = "never: public"
+_DECODER = "SGLang's own Qwen3 pass costs little more than its torch calls on a CPU"
+TOUCHES = (
+    Touch(
+        "sglang.kernels.fused_op:BaseFusedOp.register_oot_forward",
+        "registers a platform's own forward of an operator",
+        _PUBLIC,
+        ("op_cls", "fn", "platform_key"),
+    ),
+    Touch(
+        "sglang.srt.layers.layernorm:RMSNorm.forward_native",
+        "own forward: one torch call instead of seven",
+        _PUBLIC,
+        ("x", "residual", "post_residual_addition", "quant_linear"),
+    ),
+    Touch("sglang.srt.layers.activation:SiluAndMul.forward_native", "own forward: in place", _PUBLIC, ("x",)),
+    Touch(
+        "sglang.srt.layers.rotary_embedding.base:RotaryEmbedding.forward_native",
+        "own forward: three torch calls a tensor instead of eight",
+        _PUBLIC,
+        ("positions", "query", "key", "offsets", "fused_set_kv_buffer_arg"),
+    ),
+    *(
+        Touch(f"sglang.srt.layers.rotary_embedding.{name}", "served by the same forward", _PUBLIC)
+        for name in (
+            "base:LinearScalingRotaryEmbedding",
+            "rope_variant:Llama3RotaryEmbedding",
+            "yarn:YaRNScalingRotaryEmbedding",
+        )
+    ),
+    Touch(
+        "sglang.srt.models.qwen3:Qwen3Model.forward",
+        "replaced on the loaded model: the lean decoder pass",
+        _DECODER,
+        ("input_ids", "positions", "forward_batch", "input_embeds", "pp_proxy_tensors"),
+    ),
+    Touch("sglang.srt.models.qwen3:Qwen3ForCausalLM", "the model the lean pass stands in for", _DECODER),
+    Touch("sglang.srt.layers.aux_hidden_states:AuxHiddenStateList", "how captured layers are handed on", _DECODER),
+    Touch(
+        "sglang.srt.layers.quantization.unquant:UnquantizedLinearMethod", "tells plain weights from others", _DECODER
+    ),
+    Touch("sglang.srt.model_executor.forward_context:get_attn_backend", "the backend of this forward", _DECODER),
+    Touch("sglang.srt.distributed:tensor_model_parallel_all_reduce", "joins the ranks' partial sums", _PUBLIC),
+    Touch("sglang.srt.runtime_context:get_context", "is LoRA on?", _PUBLIC),
+)
+
+
+def register_forward(op_class: type, forward, platform_key: str) -> None:
+    """Make ``forward(self, ...)`` the forward of ``op_class`` on our platform."""
+    BaseFusedOp.register_oot_forward(op_class, forward, platform_key)
+
+
+def lora_enabled() -> bool:
+    """True where LoRA adapters replace linear layers after the model is loaded."""
+    return bool(get_context().server_args.enable_lora)

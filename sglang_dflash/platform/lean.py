@@ -1,0 +1,156 @@
+"""A decoder pass of a Qwen3 model in as few torch calls as a CPU step needs.
+
+SGLang's own pass walks some thirty Python frames a layer; for a small model that is most of a step. This one
+reads the same parameters, writes the same KV rows and captures the same layers. It takes the place of the
+loaded model's inner ``forward``; a model it does not fit keeps SGLang's.
+"""
+
+import logging
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sglang_dflash.host.platform_ops import (
+    ROTARY_CLASSES,
+    AuxHiddenStateList,
+    RMSNorm,
+    UnquantizedLinearMethod,
+    get_attn_backend,
+    lora_enabled,
+    tensor_model_parallel_all_reduce,
+)
+from sglang_dflash.platform.ops import rotation
+
+logger = logging.getLogger(__name__)
+
+
+class Layer(NamedTuple):
+    """Parameters of one decoder layer; matrices transposed views, [in, out], of the model's own."""
+
+    input_norm: torch.Tensor
+    qkv: torch.Tensor
+    qkv_bias: torch.Tensor | None
+    q_norm: torch.Tensor  # [head_dim]
+    k_norm: torch.Tensor  # [head_dim]
+    out: torch.Tensor
+    mlp_norm: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+    attention: nn.Module  # SGLang's RadixAttention: sizes, scale, window, layer id
+
+
+def why_not(model: nn.Module) -> str | None:
+    """Why the lean pass does not fit ``model``, or None where it does."""
+    if type(model).__name__ != "Qwen3ForCausalLM" or not type(model).__module__.startswith("sglang."):
+        return f"{type(model).__name__} is not Qwen3ForCausalLM"
+    if model.pp_group.world_size != 1:
+        return "pipeline parallel"
+    if lora_enabled():
+        return "LoRA"
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        linears = (attention.qkv_proj, attention.o_proj, mlp.gate_up_proj, mlp.down_proj)
+        if not all(isinstance(linear.quant_method, UnquantizedLinearMethod) for linear in linears):
+            return "quantised weights"
+        if any(linear.bias is not None for linear in linears[1:]):
+            return "biases outside the attention's input"
+        rotary = attention.rotary_emb
+        if type(rotary) not in ROTARY_CLASSES or not rotary.is_neox_style or rotary.rotary_dim != rotary.head_size:
+            return f"rotary embedding {type(rotary).__name__}"
+        norms = (layer.input_layernorm, layer.post_attention_layernorm, attention.q_norm, attention.k_norm)
+        if not all(type(norm) is RMSNorm and not norm.cast_x_before_out_mul for norm in norms):
+            return "norms of another kind"
+    return None
+
+
+def adopt(model: nn.Module) -> None:
+    """Give ``model`` the lean pass where it fits, and say so."""
+    reason = why_not(model)
+    if reason is None:
+        model.model.forward = LeanDecoder(model.model)
+        logger.info("CPU platform: lean decoder pass over %d layers", len(model.model.layers))
+    else:
+        logger.info("CPU platform: SGLang's own decoder pass (%s)", reason)
+
+
+class LeanDecoder:
+    """Callable with the signature of ``Qwen3Model.forward``."""
+
+    def __init__(self, model: nn.Module):
+        first = model.layers[0].self_attn
+        self._model = model
+        self._slow = model.forward  # an idle rank's empty batch
+        self._layers = [_parameters(layer) for layer in model.layers]
+        self._heads, self._kv_heads, self._dim = first.num_heads, first.num_kv_heads, first.head_dim
+        self._rotary = first.rotary_emb
+        self._eps = model.layers[0].input_layernorm.variance_epsilon
+        self._ranks = first.total_num_heads // first.num_heads
+        self._table: tuple | None = None  # cos_sin_cache, cosines, signed sines
+
+    def __call__(self, input_ids, positions, forward_batch, input_embeds=None, pp_proxy_tensors=None):
+        """Hidden states [tokens, hidden], normed; with captured layers, (hidden states, list of [tokens, hidden])."""
+        if forward_batch.forward_mode.is_idle():
+            return self._slow(input_ids, positions, forward_batch, input_embeds, pp_proxy_tensors)
+        model = self._model
+        x = model.embed_tokens(input_ids) if input_embeds is None else input_embeds
+        cos, sin = self._rotations(positions, x.dtype)
+        backend = get_attn_backend()
+        join = torch.addmm if self._ranks == 1 else _add_partial
+        captured, wanted = AuxHiddenStateList(), model.layers_to_capture
+        for index, layer in enumerate(self._layers):
+            if index in wanted:
+                captured.append(x)
+            mixed = self._attend(x, layer, cos, sin, backend, forward_batch)
+            x = join(x, mixed, layer.out)
+            gate, up = self._norm(x, layer.mlp_norm).mm(layer.gate_up).chunk(2, -1)
+            x = join(x, F.silu(gate).mul_(up), layer.down)
+        x = self._norm(x, model.norm.weight)
+        return (x, captured) if captured else x
+
+    def _norm(self, x, weight) -> torch.Tensor:
+        return torch.rms_norm(x, weight.shape, weight, self._eps)
+
+    def _attend(self, x, layer: Layer, cos, sin, backend, forward_batch) -> torch.Tensor:
+        """Attention's output before its projection, [tokens, heads * head_dim]."""
+        heads, kv_heads, dim = self._heads, self._kv_heads, self._dim
+        x = self._norm(x, layer.input_norm)
+        qkv = x.mm(layer.qkv) if layer.qkv_bias is None else torch.addmm(layer.qkv_bias, x, layer.qkv)
+        rows = qkv.view(-1, heads + 2 * kv_heads, dim)
+        turned = rows[:, : heads + kv_heads]
+        normed = torch.rms_norm(turned, (dim,), None, self._eps)
+        normed[:, :heads].mul_(layer.q_norm)
+        normed[:, heads:].mul_(layer.k_norm)
+        # Rotated in place: the keys then lie beside the values, as a row of the KV pool.
+        torch.mul(normed, cos, out=turned)
+        turned.addcmul_(normed.roll(dim // 2, -1), sin)
+        return backend.attend_rows(turned[:, :heads], qkv[:, heads * dim :], layer.attention, forward_batch)
+
+    def _rotations(self, positions, dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and signed sines [tokens, 1, head_dim]; the table is widened when SGLang grows it."""
+        source = self._rotary.cos_sin_cache
+        if self._table is None or self._table[0] is not source:
+            self._table = (source, *rotation(source, dtype))
+        return self._table[1].index_select(0, positions), self._table[2].index_select(0, positions)
+
+
+def _add_partial(residual, x, weight) -> torch.Tensor:
+    return residual + tensor_model_parallel_all_reduce(x.mm(weight))
+
+
+def _parameters(layer: nn.Module) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    bias = attention.qkv_proj.bias
+    return Layer(
+        layer.input_layernorm.weight.data,
+        attention.qkv_proj.weight.data.t(),
+        None if bias is None else bias.data,
+        attention.q_norm.weight.data,
+        attention.k_norm.weight.data,
+        attention.o_proj.weight.data.t(),
+        layer.post_attention_layernorm.weight.data,
+        mlp.gate_up_proj.weight.data.t(),
+        mlp.down_proj.weight.data.t(),
+        attention.attn,
+    )

@@ -1,0 +1,64 @@
+"""Operators with fewer torch calls than SGLang's reference ones; equal results up to rounding.
+
+A tiny model's step is made of call overhead, so what counts here is the number of torch calls.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def rms_norm(self, x, residual=None, post_residual_addition=None, quant_linear=None):
+    """Forward of SGLang's RMSNorm: norm(x), or (norm(x + residual), x + residual). x: [..., hidden]."""
+    plain = self.variance_size_override is None and not (self.cast_x_before_out_mul or self.fp32_residual)
+    if not plain or self.override_orig_dtype is not None or post_residual_addition is not None:
+        return self.forward_native(x, residual, post_residual_addition, quant_linear)
+    if residual is None:
+        return torch.rms_norm(x, (self.hidden_size,), self.weight.to(x.dtype), self.variance_epsilon)
+    if x.dtype == torch.float32:
+        x = x + residual
+        return torch.rms_norm(x, (self.hidden_size,), self.weight, self.variance_epsilon), x
+    # The sum is normed before it is rounded, as in the reference.
+    exact = x.float() + residual.float()
+    normed = torch.rms_norm(exact, (self.hidden_size,), self.weight.float(), self.variance_epsilon)
+    return normed.to(x.dtype), exact.to(x.dtype)
+
+
+def silu_and_mul(self, x):
+    """Forward of SGLang's SiluAndMul: silu(first half) * second half. x: [..., 2 * n] -> [..., n]."""
+    gate, up = x.chunk(2, -1)
+    return F.silu(gate).mul_(up)
+
+
+def rotary_embedding(self, positions, query, key, offsets=None, fused_set_kv_buffer_arg=None):
+    """Forward of SGLang's RotaryEmbedding. query, key: [tokens, heads * head_size]; positions: [tokens]."""
+    if not self.is_neox_style or self.rotary_dim != self.head_size or fused_set_kv_buffer_arg is not None:
+        return self.forward_native(positions, query, key, offsets, fused_set_kv_buffer_arg)
+    if offsets is not None:
+        positions = positions + offsets
+    cos, sin = rotation(self.cos_sin_cache.index_select(0, positions.flatten()), query.dtype)
+    shape = (positions.numel(), -1, self.head_size)
+    return (
+        rotate(query.view(shape), cos, sin).view(query.shape),
+        rotate(key.view(shape), cos, sin).view(key.shape),
+    )
+
+
+def rotation(cos_sin: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """[n, dim] of half cosines and half sines -> cosines and signed sines, both [n, 1, dim], for ``rotate``."""
+    cos, sin = cos_sin.to(dtype).chunk(2, -1)
+    return torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, signed_sin: torch.Tensor) -> torch.Tensor:
+    """Rotate the halves of the last axis (NeoX style). x: [n, heads, dim]; cos, signed_sin: [n, 1, dim]."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), signed_sin)
+
+
+def install(platform_key: str) -> None:
+    """Register the operators with SGLang's dispatch (idempotent)."""
+    from sglang_dflash.host.platform_ops import ROTARY_CLASSES, RMSNorm, SiluAndMul, register_forward
+
+    register_forward(RMSNorm, rms_norm, platform_key)
+    register_forward(SiluAndMul, silu_and_mul, platform_key)
+    for rotary in ROTARY_CLASSES:
+        register_forward(rotary, rotary_embedding, platform_key)
