@@ -118,7 +118,7 @@ def load_draft_config(
     """
     if isinstance(source, Mapping):
         return parse_draft_config(source)
-    folder = local_folder(source, revision)
+    folder = local_folder(source, revision, "--speculative-draft-model-path")
     if folder is None:
         return None
     return parse_draft_config(read_json(folder / "config.json", "--speculative-draft-model-path"))
@@ -134,15 +134,19 @@ def mask_embedding_file(source: str | Path, revision: str | None = None) -> Path
     return path if path is not None and path.is_file() else None
 
 
-def local_folder(source: str | Path, revision: str | None = None) -> Path | None:
-    """A model's folder on this machine: the path, or the hub cache's snapshot; None if there is none."""
+def local_folder(source: str | Path, revision: str | None = None, field: str = "--model-path") -> Path | None:
+    """A model's folder on this machine: the path, or the hub cache's snapshot; None if there is none.
+
+    Raises:
+        DFlashError: naming ``field``, where ``source`` is neither a folder nor a Hugging Face id.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         return path
     if "://" in str(source):
         return None
     if not _HUB_ID.fullmatch(str(source)):
-        raise DFlashError("model path", f"{source} is no folder", "give a folder or a Hugging Face id")
+        raise DFlashError(field, f"{source} is no folder", "give a folder or a Hugging Face id")
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(str(source), "config.json", revision=revision)

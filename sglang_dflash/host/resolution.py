@@ -115,7 +115,9 @@ def _report_plan_stream(cfg) -> None:
     text = os.environ.get(PLAN_STREAM_FLAG)
     if text and flag_value(PLAN_STREAM_FLAG, text):
         effect = "without effect on a CPU" if str(cfg.device).startswith("cpu") else "on, as its name says"
-        logger.info("sglang-dflash: %s=1: planning rounds on a stream of its own is %s", PLAN_STREAM_FLAG, effect)
+        logger.info(
+            "sglang-dflash: %s=1: planning rounds on a stream of its own is %s", PLAN_STREAM_FLAG, effect
+        )
 
 
 def _check_before_speculation(server_args, previous) -> None:
@@ -138,7 +140,7 @@ def _check(server_args, cfg) -> None:
         )
     if cfg.pp_size != 1:
         raise DFlashError("--pp-size", f"is {cfg.pp_size}, DFLASH runs with 1", "use --tp-size instead")
-    folder = local_folder(path, cfg.speculative_draft_model_revision)
+    folder = local_folder(path, cfg.speculative_draft_model_revision, "--speculative-draft-model-path")
     draft = parse_draft_config(_draft_config(cfg, path, folder))
     if draft.unsupported_variant is not None:
         _require_builtin(draft.unsupported_variant)
@@ -152,7 +154,8 @@ def _check(server_args, cfg) -> None:
         tp_size=cfg.tp_size // max(1, cfg.attn_dp_size),
     )
     depth = target_depth(target)
-    check_capture(target["architecture"], draft.layer_ids_for(depth), depth)
+    if depth is not None:
+        check_capture(target["architecture"], draft.layer_ids_for(depth), depth)
     _check_mask_token(cfg, draft, target["vocab_size"])
     # Of a repository in the hub's cache, only a part may be here; loading it is strict, too.
     if Path(path).is_dir() and (tensors := read_tensors(folder)) is not None:
@@ -203,14 +206,21 @@ def target_facts(server_args) -> dict[str, Any]:
         "architecture": (model.hf_config.architectures or [""])[0],
         "hidden_size": getattr(text, "hidden_size", None),
         "vocab_size": model.vocab_size,
-        "num_hidden_layers": text.num_hidden_layers,
+        "num_hidden_layers": getattr(text, "num_hidden_layers", None),
         "num_loops": getattr(text, "num_loops", 1),
     }
 
 
 def _asked_block_size(cfg) -> int | None:
-    given = (cfg.speculative_num_draft_tokens, cfg.speculative_dflash_block_size)
-    return next((value for value in given if value is not None), None)
+    given = {cfg.speculative_num_draft_tokens, cfg.speculative_dflash_block_size} - {None}
+    if len(given) > 1:
+        raise DFlashError(
+            "--speculative-num-draft-tokens",
+            f"is {cfg.speculative_num_draft_tokens}, --speculative-dflash-block-size is "
+            f"{cfg.speculative_dflash_block_size}",
+            "give one of them",
+        )
+    return next(iter(given), None)
 
 
 def _check_mask_token(cfg, draft: DraftConfig, vocab_size: int) -> None:

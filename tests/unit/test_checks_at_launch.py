@@ -67,6 +67,24 @@ CASES = {
     "last layer": (TAPS_LAST, "", {}, "draft target_layer_ids: hold 3, the last layer"),
     "mask token": ({"dflash_config": {"mask_token_id": 128}}, "", {}, "draft mask_token_id: is 128"),
     "block of one": ({}, "--speculative-num-draft-tokens 1", {}, "--speculative-num-draft-tokens: is 1"),
+    "two block sizes": (
+        {},
+        "--speculative-num-draft-tokens 4 --speculative-dflash-block-size 6",
+        {},
+        "--speculative-num-draft-tokens: is 4",
+    ),
+    "draft that is not here": (
+        None,
+        "--speculative-draft-model-path z-lab/none",
+        {},
+        "--speculative-draft-model-path: z",
+    ),
+    "draft folder that is not here": (
+        None,
+        "--speculative-draft-model-path /no/draft",
+        {},
+        "--speculative-draft-model-path: /no/draft is no folder",
+    ),
     "window": ({}, "--speculative-draft-window-size 8", {}, "--speculative-draft-window-size: is 8"),
     "old window": (
         {},
