@@ -1,0 +1,38 @@
+"""Fixtures of the end-to-end tests; tests/e2e/servers.py says how to use them."""
+
+from pathlib import Path
+
+import pytest
+from exact import PlainAnswers
+from servers import Servers, TestPair
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def pair() -> TestPair:
+    return TestPair()
+
+
+@pytest.fixture(scope="session")
+def servers(pair, tmp_path_factory):
+    running = Servers(pair, tmp_path_factory.mktemp("servers"))
+    yield running
+    running.stop_all()
+
+
+@pytest.fixture(scope="session")
+def plain(servers) -> PlainAnswers:
+    return PlainAnswers(servers)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(pair):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(pair.target)
