@@ -29,8 +29,8 @@ def test_a_wrong_value_names_variable_and_choices(variable):
 
 def test_the_docs_show_every_table():
     text = DOCS.read_text()
-    assert table() in text
-    assert requests.table() in text
+    assert table() in text, f"docs/options.md needs:\n{table()}"
+    assert requests.table() in text, f"docs/options.md needs:\n{requests.table()}"
     for flag in arguments.RENAMED:
         assert f"| `{flag.old}` | `{flag.new}` |" in text
 
