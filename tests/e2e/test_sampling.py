@@ -1,0 +1,139 @@
+"""Sampled DFLASH on the server follows the target's distribution, and seeds mean what they mean plainly."""
+
+import itertools
+import random
+from typing import NamedTuple
+
+import httpx
+import pytest
+import torch
+from distributions import MIN_EXPECTED, continuations, g_test
+
+from sglang_dflash.reference import load_target
+
+LENGTH = 4  # tokens per sample: the first comes from the prefill, the others from rounds
+SAMPLES = 800  # per set of parameters
+CANDIDATES = 10  # prompts to choose from
+BATCH = 160  # requests per HTTP call
+# Chance of a false alarm per set of parameters. Samples are not seeded here: the default path is tested.
+P_VALUE = 1e-6
+TEMPERATURES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
+FILTERS = (
+    {},
+    {"top_k": 4},
+    {"top_p": 0.8},
+    {"min_p": 0.1},
+    {"top_k": 20, "top_p": 0.9, "min_p": 0.02},
+)
+
+
+@pytest.fixture(scope="module")
+def target(pair):
+    torch.set_num_threads(1)
+    return load_target(pair.target)
+
+
+@pytest.fixture(scope="module")
+def stop_ids(target):
+    end = target.generation_config.eos_token_id
+    return [end] if isinstance(end, int) else list(end)
+
+
+class Case(NamedTuple):
+    """One set of sampling parameters on one prompt, and the samples to expect most often."""
+
+    prompt: tuple[int, ...]
+    params: dict
+    likely: dict[tuple, float]
+
+
+def most_varied(target, prompts, filters: dict, stop_ids) -> Case:
+    """``filters`` on the prompt and at the temperature that give the test most bins."""
+    cases = []
+    for prompt, temperature in itertools.product(prompts, TEMPERATURES):
+        params = filters | {"temperature": temperature}
+        likely = continuations(target, prompt, params, LENGTH, stop_ids, least=MIN_EXPECTED / SAMPLES)
+        cases.append(Case(prompt, params, likely))
+    return max(cases, key=lambda case: len(case.likely))
+
+
+def sample(server, prompts, params: list[dict]) -> list[tuple]:
+    """One answer per prompt, in HTTP calls of BATCH requests each."""
+    answers = []
+    for start in range(0, len(prompts), BATCH):
+        body = {
+            "input_ids": [list(prompt) for prompt in prompts[start : start + BATCH]],
+            "sampling_params": params[start : start + BATCH],
+        }
+        reply = httpx.post(f"{server.url}/generate", json=body, timeout=600, trust_env=False)
+        reply.raise_for_status()
+        answers += [(tuple(answer["output_ids"]), answer["meta_info"]) for answer in reply.json()]
+    return answers
+
+
+def test_samples_follow_the_target(servers, pair, target, stop_ids):
+    rng = random.Random(11)
+    prompts = [p.token_ids for p in rng.sample(pair.prompts(per_kind=4), CANDIDATES)]
+    cases = [most_varied(target, prompts, filters, stop_ids) for filters in FILTERS]
+    # All sets of parameters meet in every batch.
+    order = [case for case in cases for _ in range(SAMPLES)]
+    rng.shuffle(order)
+    params = [case.params | {"max_new_tokens": LENGTH} for case in order]
+    answers = sample(servers.dflash(), [case.prompt for case in order], params)
+    kept = sum(meta.get("spec_num_correct_drafts", 0) for _, meta in answers)
+    assert kept > len(answers) // 10, "hardly a draft was kept, so nothing was tested"
+    for case in cases:
+        drawn = [tokens for (tokens, _), which in zip(answers, order, strict=True) if which is case]
+        p_value, bins = g_test(drawn, case.likely)
+        print(f"{case.params}: {bins} bins, p = {p_value:.3g}")
+        assert bins >= 4 and p_value > P_VALUE, case.params
+
+
+SEEDED = (
+    {"temperature": 1.0},
+    {"temperature": 3.0},
+    {"temperature": 4.0, "top_k": 6},
+    {"temperature": 4.0, "top_p": 0.9},
+)
+
+
+def seeded_reference(target, prompt, params: dict, seed: int, length: int, stop_ids) -> list[int]:
+    """Plain decoding, one token at a time, with SGLang's own seeded draw of the token at every position."""
+    from sglang.srt.layers.sampler import (
+        sampling_from_probs_torch,
+        top_k_top_p_min_p_sampling_from_probs_torch,
+    )
+
+    tokens = list(prompt)
+    seeds = torch.tensor([seed])
+    while len(tokens) < len(prompt) + length and not set(tokens[len(prompt) :]) & set(stop_ids):
+        with torch.inference_mode():
+            logits = target(torch.tensor([tokens]), logits_to_keep=1).logits[:, -1]
+        probs, position = (logits / params["temperature"]).softmax(-1), torch.tensor([len(tokens) - 1])
+        if "top_k" in params or "top_p" in params:
+            top_k = torch.tensor([params.get("top_k", 1 << 30)])
+            top_p = torch.tensor([params.get("top_p", 1.0)])
+            drawn = top_k_top_p_min_p_sampling_from_probs_torch(
+                probs, top_k, top_p, torch.zeros(1), False, seeds, position
+            )
+        else:
+            drawn = sampling_from_probs_torch(probs, seeds, position)
+        tokens.append(int(drawn))
+    return tokens[len(prompt) :]
+
+
+def test_a_seed_gives_plain_decodings_tokens(servers, pair, target, stop_ids):
+    server = servers.dflash("--enable-deterministic-inference")
+    prompts = [prompt.token_ids for prompt in pair.prompts(per_kind=2)][:24]
+    params = [
+        SEEDED[i % len(SEEDED)] | {"sampling_seed": 1000 + i, "max_new_tokens": 40}
+        for i in range(len(prompts))
+    ]
+    answers = sample(server, prompts, params)
+    again = sample(server, prompts[::-1], params[::-1])[::-1]
+    assert [tokens for tokens, _ in answers] == [tokens for tokens, _ in again]
+    for prompt, chosen, (tokens, _) in zip(prompts, params, answers, strict=True):
+        seed, length = chosen["sampling_seed"], chosen["max_new_tokens"]
+        assert list(tokens) == seeded_reference(target, prompt, chosen, seed, length, stop_ids), chosen
+    other = sample(server, prompts, [p | {"sampling_seed": 7} for p in params])
+    assert [tokens for tokens, _ in other] != [tokens for tokens, _ in answers]
