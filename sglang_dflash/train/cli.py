@@ -40,7 +40,7 @@ def _fail(error: DFlashError) -> None:
 def target(
     out: Annotated[Path, typer.Option(help="Run folder: checkpoint and curve.")] = Path("runs/target"),
     export: Annotated[Path, typer.Option(help="Where the finished model goes.")] = Path("runs/target/export"),
-    minutes: Minutes = 72.0,
+    minutes: Minutes = 75.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and text.")] = 1,
     layers: Annotated[int, typer.Option(help="Transformer layers.")] = 8,
     hidden: Annotated[int, typer.Option(help="Hidden size.")] = 128,

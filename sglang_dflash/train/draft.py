@@ -205,7 +205,6 @@ class DraftTrainer:
         config = draft_config(
             self.shape, self.target.num_layers, self.taps, self.config.block_size, self.mask_id,
             self.target.config["max_position_embeddings"],
-            bool(self.target.config.get("tie_word_embeddings")),
         )  # fmt: skip
         save_draft(self.config.out / "draft", self.network, config)
 

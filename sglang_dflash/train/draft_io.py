@@ -33,7 +33,7 @@ def check_taps(taps: list[int], num_layers: int) -> None:
 
 
 def draft_config(shape: Shape, target_layers: int, taps: list[int], block_size: int, mask_id: int,
-                 max_length: int, tied: bool) -> dict:  # fmt: skip
+                 max_length: int) -> dict:  # fmt: skip
     """config.json of a draft."""
     return {
         "architectures": ["DFlashDraftModel"],
@@ -52,7 +52,7 @@ def draft_config(shape: Shape, target_layers: int, taps: list[int], block_size: 
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "use_cache": True,
-        "tie_word_embeddings": tied,
+        "tie_word_embeddings": False,
         "dtype": "float32",
         "block_size": block_size,
         "num_target_layers": target_layers,

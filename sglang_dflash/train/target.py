@@ -23,6 +23,9 @@ from sglang_dflash.train.runlog import RunLog, load_checkpoint, save_checkpoint
 # Copying is the slowest skill to appear, so it starts with more than its share.
 START_WEIGHTS = {kind: 1.0 for kind in KINDS} | {"echo": 2.5, "csv": 1.5, "table": 1.5, "prose": 0.6}
 
+# A look-up answer has only two or three telling tokens, so it needs more examples than a long sum.
+EFFORT = {"table": 3.0, "seq": 1.3, "sort": 1.3, "wordp": 1.3}
+
 
 @dataclass
 class TargetRun:
@@ -140,7 +143,7 @@ class TargetTrainer:
         """Exact share per kind on the validation prompts, and the mix weights that follow from it."""
         right = {kind: exact_share(self.model, docs, PAD) for kind, docs in self.checks.items()}
         for kind, share in right.items():
-            self.stream.weights[kind] = 0.3 + 1.4 * (1 - share)
+            self.stream.weights[kind] = EFFORT.get(kind, 1.0) * (0.3 + 1.4 * (1 - share))
         return right
 
     def run(self) -> None:

@@ -150,6 +150,28 @@ def test_replay_equals_the_batch_one_loop():
     )
 
 
+@torch.no_grad()
+def test_same_hidden_states_as_the_reference_package(tmp_path):
+    dflash = pytest.importorskip("dflash")
+    shape, size, context = small_shape(40, 2), 6, 9
+    network = DraftNetwork(shape, 3)
+    scramble(network)
+    save_draft(tmp_path, network, draft_config(shape, 6, [0, 2, 4], size, 7, 2048))
+    reference = dflash.DFlashDraftModel.from_pretrained(tmp_path).eval()
+    torch.manual_seed(1)
+    features, block = torch.randn(1, context, 3 * 32), torch.randn(1, 1, size, 32)
+    positions = torch.arange(context + size)[None]
+    ours = network(
+        features,
+        positions[:, :context],
+        block,
+        positions[:, None, context:],
+        torch.ones(1, 1, context, dtype=torch.bool),
+    )
+    theirs = reference(position_ids=positions, noise_embedding=block[:, 0], target_hidden=features)
+    torch.testing.assert_close(ours[0], theirs, atol=2e-5, rtol=1e-4)
+
+
 def test_rounds_add_up():
     one, two = Rounds([[2, 3]], [4, 2], [2, 1]), Rounds([[1]], [1, 1], [0, 0])
     one.merge(two)
@@ -175,7 +197,7 @@ def test_checkpoint_round_trip_and_sglang_reads_it(tmp_path):
     shape = small_shape(40, 2)
     network = DraftNetwork(shape, 3)
     scramble(network)
-    save_draft(tmp_path, network, draft_config(shape, 6, [0, 2, 4], 16, 7, 2048, True))
+    save_draft(tmp_path, network, draft_config(shape, 6, [0, 2, 4], 16, 7, 2048))
     again, config = load_draft(tmp_path)
     for name, value in network.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
