@@ -49,7 +49,7 @@ class DraftRun:
     warmup_steps: int = 60
     flat_share: float = 0.4
     final_lr: float = 0.02
-    check_every_s: float = 180.0
+    check_every_s: float = 240.0
     save_every_s: float = 180.0
     check_prompts: int = 10
     device: str = "cpu"
@@ -175,7 +175,9 @@ class DraftTrainer:
                 device=run.device,
             )
             lengths[kind] = rounds.accept_length()
-        return {"mean": sum(lengths.values()) / len(lengths), **lengths}
+        if lengths:
+            self.data.rebalance(lengths)
+        return {"mean": sum(lengths.values()) / max(1, len(lengths)), **lengths}
 
     def run(self) -> None:
         """Train until the configured minutes are used up, saving on the way and at the end."""
