@@ -68,7 +68,6 @@ class DraftConfig:
     final_logit_softcapping: float | None
     output_multiplier: float
     has_qk_norm: bool
-    has_mask_embedding: bool  # the checkpoint has a tensor ``mask_embedding`` [hidden] for the mask token
     unsupported_variant: str | None  # name of a draft variant that our draft model does not implement
 
     @property
@@ -209,7 +208,6 @@ def parse_draft_config(raw: Mapping[str, Any]) -> DraftConfig:
         final_logit_softcapping=float(_first(own, raw, "final_logit_softcapping") or 0.0) or None,
         output_multiplier=_own_number(own, raw, "output_multiplier", 1.0),
         has_qk_norm=bool(text.get("use_qk_norm", True)),
-        has_mask_embedding=bool(_first(own, raw, "mask_embedding")),
         unsupported_variant=_unsupported_variant(raw, own, text),
     )
 

@@ -73,8 +73,6 @@ def expected_tensors(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
         "hidden_norm.weight": (hidden,),
         "norm.weight": (hidden,),
     }
-    if draft.has_mask_embedding:
-        whole["mask_embedding"] = (hidden,)
     for i in range(draft.num_layers):
         whole |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
     return whole

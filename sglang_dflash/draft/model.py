@@ -34,6 +34,7 @@ class DraftAttention(nn.Module):
         super().__init__()
         tp = get_parallel().tp_size
         self.head_dim = config.head_dim
+        self.total_num_heads = config.num_heads
         self.num_heads = config.num_heads // tp
         self.num_kv_heads = max(1, config.num_kv_heads // tp)
         self.q_size = self.num_heads * self.head_dim
@@ -142,6 +143,9 @@ class DFlashDraftModel(nn.Module):
     ``layers.*`` and ``norm`` draft; embedding and head are the target's.
     """
 
+    # Nobody reads a draft's own hidden states.
+    layers_to_capture = ()
+
     def __init__(self, config, quant_config=None, prefix: str = ""):
         super().__init__()
         self.config = config
@@ -181,17 +185,22 @@ class DFlashDraftModel(nn.Module):
         return self._embed(input_ids)
 
     @torch.no_grad()
-    def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, forward_batch) -> LogitsProcessorOutput:
+    def forward(
+        self, input_ids: torch.Tensor, positions: torch.Tensor, forward_batch
+    ) -> LogitsProcessorOutput:
         """What the head makes of the block's hidden states [tokens, hidden], final norm applied.
 
         The head's output [tokens, ...] travels as ``hidden_states``, the field that graph replay hands on.
         """
-        hidden, residual = self.forward_embed(input_ids), None
+        hidden = self.decode(input_ids, positions, forward_batch, self.forward_embed(input_ids))
+        return LogitsProcessorOutput(next_token_logits=None, hidden_states=self._head(hidden))
+
+    def decode(self, input_ids, positions, forward_batch, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden [tokens, hidden] through all layers and the final norm; a platform may put a faster pass here."""
+        residual = None
         for layer in self.layers:
             hidden, residual = layer(positions, hidden, residual, forward_batch)
-        if hidden.numel():
-            hidden, _ = self.norm(hidden, residual)
-        return LogitsProcessorOutput(next_token_logits=None, hidden_states=self._head(hidden))
+        return self.norm(hidden, residual)[0]
 
     def fuse_features(self, features: torch.Tensor) -> torch.Tensor:
         """Context features [tokens, K * hidden] -> [tokens, hidden]: fc, then norm (appendix A.3)."""
@@ -204,5 +213,5 @@ class DFlashDraftModel(nn.Module):
         Raises:
             DFlashError: a tensor is missing, unknown or of the wrong shape.
         """
-        load_strictly(self, weights, complete=self.weights_version == 0)
+        load_strictly(self, self.draft_config, weights, complete=self.weights_version == 0)
         self.weights_version += 1

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from sglang_dflash.checks.tensors import bare_name, expected_tensors
+from sglang_dflash.config import DraftConfig
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.model_api import default_weight_loader
 
@@ -16,63 +18,44 @@ _FUSED = {
     "gate_proj": ("gate_up_proj", 0),
     "up_proj": ("gate_up_proj", 1),
 }
-# Published exports carry these beside the draft's own weights; embedding and head are the target's.
-_IGNORED = ("embed_tokens.", "lm_head.", "rotary_emb.")
 
 
-def load_strictly(model: nn.Module, weights: Iterable[tuple[str, torch.Tensor]], *, complete: bool) -> None:
-    """Load every tensor of ``weights``; with ``complete``, require that each parameter was given.
+def load_strictly(
+    model: nn.Module, config: DraftConfig, weights: Iterable[tuple[str, torch.Tensor]], *, complete: bool
+) -> None:
+    """Load every tensor of ``weights``; with ``complete``, require that each one of the architecture is given.
 
     Raises:
         DFlashError: an unknown tensor, a wrong shape, or (``complete``) a missing tensor, by name.
     """
     parameters = dict(model.named_parameters())
-    given: set[tuple[str, object]] = set()
+    missing = expected_tensors(config)
+    known = set(missing)
     for name, tensor in weights:
-        bare = name.removeprefix("model.")
-        if any(part in bare for part in _IGNORED):
+        bare = bare_name(name)
+        if bare is None:
             continue
-        target, shard = _resolve(bare)
-        parameter = parameters.get(target)
-        if parameter is None:
-            raise DFlashError(f"draft tensor {name}", "is not part of this architecture", "check the draft's config.json")
-        _load(parameter, tensor, shard, name)
-        given.add((target, shard))
-    if complete:
-        missing = sorted(_name(*want) for want in _expected(parameters) - given)
-        if missing:
-            raise DFlashError("draft checkpoint", f"lacks {', '.join(missing)}", "use the complete checkpoint")
+        if bare not in known:
+            raise DFlashError(
+                f"draft tensor {name}", "is unknown to this architecture", "check the draft's config.json"
+            )
+        _load(parameters, bare, tensor)
+        missing.pop(bare, None)
+    if complete and missing:
+        raise DFlashError(
+            "draft checkpoint", f"lacks {', '.join(sorted(missing))}", "use the complete checkpoint"
+        )
 
 
-def _resolve(name: str) -> tuple[str, object]:
+def _load(parameters: dict[str, nn.Parameter], name: str, tensor: torch.Tensor) -> None:
     for projection, (fused, shard) in _FUSED.items():
         if f".{projection}." in name:
-            return name.replace(projection, fused), shard
-    return name, None
-
-
-def _expected(parameters: dict[str, nn.Parameter]) -> set[tuple[str, object]]:
-    shards: dict[str, list[object]] = {}
-    for fused, shard in _FUSED.values():
-        shards.setdefault(fused, []).append(shard)
-    return {
-        (name, shard)
-        for name in parameters
-        for shard in next((s for fused, s in shards.items() if f".{fused}." in name), [None])
-    }
-
-
-def _name(parameter: str, shard: object) -> str:
-    for projection, (fused, of) in _FUSED.items():
-        if of == shard and f".{fused}." in parameter:
-            return parameter.replace(fused, projection)
-    return parameter
-
-
-def _load(parameter: nn.Parameter, tensor: torch.Tensor, shard: object, name: str) -> None:
-    loader = getattr(parameter, "weight_loader", default_weight_loader)
+            parameter, arguments = parameters[name.replace(projection, fused)], (shard,)
+            break
+    else:
+        parameter, arguments = parameters[name], ()
     try:
-        loader(parameter, tensor) if shard is None else loader(parameter, tensor, shard)
+        getattr(parameter, "weight_loader", default_weight_loader)(parameter, tensor, *arguments)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise DFlashError(
             f"draft tensor {name}",

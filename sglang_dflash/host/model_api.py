@@ -47,11 +47,31 @@ TOUCHES = (
         "sglang.srt.layers.linear:QKVParallelLinear",
         "draft attention projections",
         _LAYERS,
-        ("hidden_size", "head_size", "total_num_heads", "total_num_kv_heads", "bias", "quant_config", "prefix"),
+        (
+            "hidden_size",
+            "head_size",
+            "total_num_heads",
+            "total_num_kv_heads",
+            "bias",
+            "quant_config",
+            "prefix",
+        ),
     ),
-    Touch("sglang.srt.layers.linear:MergedColumnParallelLinear", "draft MLP", _LAYERS, ("output_sizes", "bias")),
-    Touch("sglang.srt.layers.linear:RowParallelLinear", "draft output projections", _LAYERS, ("input_size", "bias")),
-    Touch("sglang.srt.layers.linear:ReplicatedLinear", "fusion of the context features", _LAYERS, ("input_size",)),
+    Touch(
+        "sglang.srt.layers.linear:MergedColumnParallelLinear", "draft MLP", _LAYERS, ("output_sizes", "bias")
+    ),
+    Touch(
+        "sglang.srt.layers.linear:RowParallelLinear",
+        "draft output projections",
+        _LAYERS,
+        ("input_size", "bias"),
+    ),
+    Touch(
+        "sglang.srt.layers.linear:ReplicatedLinear",
+        "fusion of the context features",
+        _LAYERS,
+        ("input_size",),
+    ),
     Touch(
         "sglang.srt.layers.radix_attention:RadixAttention",
         "draft attention over the shared slots",

@@ -25,12 +25,22 @@ TOUCHES = (
         "hooked (around): rows of the slot table hold the reserve of a request at the end of its context",
         "SGLang sizes the rows by the reserve at page size 1 too",
     ),
-    Touch("sglang.srt.configs.hybrid_arch:mambaish_config", "tells recurrent-state targets apart", "commit/ carries their state"),
     Touch(
-        "sglang.srt.configs.model_config:ModelConfig.from_server_args", "the target's config, as SGLang reads it", "as above"
+        "sglang.srt.configs.hybrid_arch:mambaish_config",
+        "tells recurrent-state targets apart",
+        "commit/ carries their state",
+    ),
+    Touch(
+        "sglang.srt.configs.model_config:ModelConfig.from_server_args",
+        "the target's config, as SGLang reads it",
+        "as above",
     ),
     Touch("sglang.srt.plugins.hook_registry:HookRegistry.register", "installs the hooks", "never: public"),
-    Touch("sglang.srt.plugins.hook_registry:HookRegistry.apply_hooks", "applies them at once, to check", "never: public"),
+    Touch(
+        "sglang.srt.plugins.hook_registry:HookRegistry.apply_hooks",
+        "applies them at once, to check",
+        "never: public",
+    ),
 )
 
 
@@ -44,7 +54,9 @@ def install() -> None:
     except DFlashError as error:
         _stop(str(error))
     except Exception as error:
-        _stop(f"could not be installed: {type(error).__name__}: {error} (report it; SGLANG_PLUGINS=none serves without it)")
+        _stop(
+            f"could not be installed: {type(error).__name__}: {error} (report it; SGLANG_PLUGINS=none serves without it)"
+        )
 
 
 def _stop(line: str) -> None:
@@ -71,7 +83,9 @@ def _install() -> None:
     HookRegistry.apply_hooks()
     missing = [target for target in HookRegistry._hooks if target not in HookRegistry._patched]
     if missing:
-        raise DFlashError("sglang", f"hooks did not land on {', '.join(missing)}", "reinstall sglang==" + version)
+        raise DFlashError(
+            "sglang", f"hooks did not land on {', '.join(missing)}", "reinstall sglang==" + version
+        )
 
 
 def _row_headroom(original) -> int:
@@ -121,7 +135,9 @@ def _reason_for_builtin(server_args, options) -> str | None:
 
     if options.worker == "builtin":
         return "SGLANG_DFLASH_WORKER=builtin"
-    draft = load_draft_config(server_args.speculative_draft_model_path)
+    draft = load_draft_config(
+        server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision
+    )
     if draft is not None and draft.unsupported_variant is not None:
         return f"draft variant {draft.unsupported_variant}"
     if mambaish_config(ModelConfig.from_server_args(server_args)) is not None:

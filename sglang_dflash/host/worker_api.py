@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 
-
 def graph_capture_wanted() -> bool:
     """Whether this run captures decode graphs: asked for, and the platform can."""
     if current_platform.is_out_of_tree() and not current_platform.capabilities.graph_capture:
@@ -136,7 +135,14 @@ TOUCHES = (
         "sglang.srt.managers.tp_worker:TpModelWorker.forward_batch_generation",
         "target prefill and verify passes",
         _WORKER,
-        ("batch", "forward_batch", "is_verify", "skip_attn_backend_init", "capture_hidden_mode", "return_kv_loc_plan"),
+        (
+            "batch",
+            "forward_batch",
+            "is_verify",
+            "skip_attn_backend_init",
+            "capture_hidden_mode",
+            "return_kv_loc_plan",
+        ),
     ),
     Touch(
         "sglang.srt.mem_cache.kv_index_translator:KVIndexTranslator.plan",

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sglang_dflash.draft.model import DFlashDraftModel
 from sglang_dflash.host.platform_ops import (
     ROTARY_CLASSES,
     AuxHiddenStateList,
@@ -43,13 +44,14 @@ class Layer(NamedTuple):
 
 def why_not(model: nn.Module) -> str | None:
     """Why the lean pass does not fit ``model``, or None where it does."""
-    if type(model).__name__ != "Qwen3ForCausalLM" or not type(model).__module__.startswith("sglang."):
-        return f"{type(model).__name__} is not Qwen3ForCausalLM"
-    if model.pp_group.world_size != 1:
-        return "pipeline parallel"
-    if lora_enabled():
-        return "LoRA"
-    for layer in model.model.layers:
+    if type(model).__name__ == "Qwen3ForCausalLM" and type(model).__module__.startswith("sglang."):
+        if model.pp_group.world_size != 1:
+            return "pipeline parallel"
+        if lora_enabled():
+            return "LoRA"
+    elif not isinstance(model, DFlashDraftModel):
+        return f"{type(model).__name__} is neither Qwen3ForCausalLM nor our draft"
+    for layer in _stack(model).layers:
         attention, mlp = layer.self_attn, layer.mlp
         linears = (attention.qkv_proj, attention.o_proj, mlp.gate_up_proj, mlp.down_proj)
         if not all(isinstance(linear.quant_method, UnquantizedLinearMethod) for linear in linears):
@@ -68,20 +70,29 @@ def why_not(model: nn.Module) -> str | None:
 def adopt(model: nn.Module) -> None:
     """Give ``model`` the lean pass where it fits, and say so."""
     reason = why_not(model)
+    stack = _stack(model)
+    if reason is None and stack is model:
+        stack.decode = LeanDecoder(stack, stack.decode)
+    elif reason is None:
+        stack.forward = LeanDecoder(stack, stack.forward)
     if reason is None:
-        model.model.forward = LeanDecoder(model.model)
-        logger.info("CPU platform: lean decoder pass over %d layers", len(model.model.layers))
+        logger.info("CPU platform: lean decoder pass over %d layers", len(stack.layers))
     else:
         logger.info("CPU platform: SGLang's own decoder pass (%s)", reason)
 
 
-class LeanDecoder:
-    """Callable with the signature of ``Qwen3Model.forward``."""
+def _stack(model: nn.Module) -> nn.Module:
+    """The module that owns layers and final norm: SGLang's inner model, or our draft itself."""
+    return model if isinstance(model, DFlashDraftModel) else model.model
 
-    def __init__(self, model: nn.Module):
+
+class LeanDecoder:
+    """Callable with the signature of ``Qwen3Model.forward``; ``slow`` runs an idle rank's empty batch."""
+
+    def __init__(self, model: nn.Module, slow):
         first = model.layers[0].self_attn
         self._model = model
-        self._slow = model.forward  # an idle rank's empty batch
+        self._slow = slow
         self._layers = [_parameters(layer) for layer in model.layers]
         self._heads, self._kv_heads, self._dim = first.num_heads, first.num_kv_heads, first.head_dim
         self._rotary = first.rotary_emb

@@ -18,14 +18,16 @@ class Verified(NamedTuple):
     result: object  # GenerationBatchResult of the target worker
 
 
-class TargetVerifier:
+class TargetPass:
     """Runs the target over a proposal, in SGLang's own graphs where they were captured."""
 
     def __init__(self, target_worker):
         self._target_worker = target_worker
         self._visibility = visibility.choose(torch.device(target_worker.model_runner.device).type)
 
-    def __call__(self, batch, proposal: Proposal, slots: torch.Tensor, plan, host_lens: torch.Tensor) -> Verified:
+    def __call__(
+        self, batch, proposal: Proposal, slots: torch.Tensor, plan, host_lens: torch.Tensor
+    ) -> Verified:
         """slots [bs * W]; host_lens [bs] on the host, upper bound of prefix + W."""
         width = proposal.tokens.shape[1]
         verify_input = DFlashVerifyInput(
@@ -46,6 +48,8 @@ class TargetVerifier:
         )
         output = result.logits_output
         if output.hidden_states is None:
-            raise DFlashError("target", "returned no hidden states", "use a target class that captures DFlash layers")
+            raise DFlashError(
+                "target", "returned no hidden states", "use a target class that captures DFlash layers"
+            )
         features, output.hidden_states = output.hidden_states, None
         return Verified(output, features, result)

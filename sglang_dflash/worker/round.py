@@ -13,7 +13,7 @@ from sglang_dflash.host.worker_api import GenerationBatchResult
 from sglang_dflash.kernels import accept, prepare_block
 from sglang_dflash.types import Acceptance, BlockInputs
 from sglang_dflash.verify.choice import TargetChoice
-from sglang_dflash.verify.target import TargetVerifier
+from sglang_dflash.verify.target import TargetPass
 from sglang_dflash.worker.buffers import RoundBuffers
 from sglang_dflash.worker.state import DraftState
 
@@ -27,7 +27,7 @@ class Round:
         target_runner,
         draft: DraftRunner,
         proposer,
-        verify: TargetVerifier,
+        verify: TargetPass,
         choice: TargetChoice,
         commit: ChainCommit | TreeCommit,
         inject: ContextInjector,

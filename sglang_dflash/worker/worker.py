@@ -4,14 +4,16 @@ import logging
 
 import torch
 
+from sglang_dflash.checks import mask_token_id
 from sglang_dflash.commit.paths import ChainCommit, TreeCommit
 from sglang_dflash.context.inject import ContextInjector
 from sglang_dflash.draft.embedding import build_embedding
 from sglang_dflash.draft.head import build_head
-from sglang_dflash.draft.mask import load_mask_embedding, resolve_mask_token_id
+from sglang_dflash.draft.mask import load_mask_embedding
 from sglang_dflash.draft.model import DFlashDraftModel
 from sglang_dflash.draft.runner import DraftRunner
 from sglang_dflash.draft.view import WholeContext, WindowedContext
+from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.model_api import register_model
 from sglang_dflash.host.worker_api import (
     BaseSpecWorker,
@@ -31,7 +33,7 @@ from sglang_dflash.host.worker_api import (
 from sglang_dflash.options import Options
 from sglang_dflash.proposal.build import build_proposer
 from sglang_dflash.verify.choice import TargetChoice
-from sglang_dflash.verify.target import TargetVerifier
+from sglang_dflash.verify.target import TargetPass
 from sglang_dflash.worker.buffers import RoundBuffers
 from sglang_dflash.worker.prefill import Prefill
 from sglang_dflash.worker.round import Round
@@ -61,7 +63,9 @@ class DFlashWorker(BaseSpecWorker):
         target = target_worker.model_runner
         register_model("DFlashDraftModel", DFlashDraftModel)
         self.draft_parallel_layout = resolve_draft_parallel_layout(
-            model_draft_parallel_spec(target.spec_aux_config.draft_model_config, spec_algorithm=target.spec_algorithm),
+            model_draft_parallel_spec(
+                target.spec_aux_config.draft_model_config, spec_algorithm=target.spec_algorithm
+            ),
             collapse_cp=True,
         )
         with draft_pp_context(), draft_tp_context(self.draft_parallel_layout):
@@ -86,16 +90,24 @@ class DFlashWorker(BaseSpecWorker):
 
     def _bind_draft(self, draft_model: DFlashDraftModel, source: str) -> None:
         target = self._target_worker.model_runner
-        self._mask_token_id = resolve_mask_token_id(
-            draft_model.draft_config, self._target_worker.tokenizer, target.model_config.vocab_size
+        tokenizer = self._target_worker.tokenizer
+        vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
+        self._mask_token_id = mask_token_id(
+            draft_model.draft_config, vocabulary, target.model_config.vocab_size
         )
         row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device))
-        draft_model.bind_target(build_embedding(target.model, self._mask_token_id, row), build_head(target.model))
+        draft_model.bind_target(
+            build_embedding(target.model, self._mask_token_id, row), build_head(target.model)
+        )
 
     def _build_steps(self, draft_model: DFlashDraftModel, target) -> None:
         device = torch.device(target.device)
         tp_sync = SpecTpSync(get_parallel().tp_group)
         proposer = build_proposer(self._options.proposer, self.block_size, device)
+        if proposer.is_tree and device.type != "cpu":
+            raise DFlashError(
+                "SGLANG_DFLASH_PROPOSER", "proposes trees", f"which {device.type} backends do not verify yet"
+            )
         inject = ContextInjector(draft_model, self._draft_runner)
         self._prefill = Prefill(
             self._target_worker,
@@ -106,7 +118,7 @@ class DFlashWorker(BaseSpecWorker):
         self._round_parts = dict(
             target_runner=target,
             proposer=proposer,
-            verify=TargetVerifier(self._target_worker),
+            verify=TargetPass(self._target_worker),
             choice=TargetChoice(target),
             commit=TreeCommit(target) if proposer.is_tree else ChainCommit(),
             inject=inject,
@@ -119,7 +131,9 @@ class DFlashWorker(BaseSpecWorker):
 
     # --- lifecycle, in the scheduler's order ---
 
-    def alloc_memory_pool(self, memory_pool_config=None, req_to_token_pool=None, token_to_kv_pool_allocator=None):
+    def alloc_memory_pool(
+        self, memory_pool_config=None, req_to_token_pool=None, token_to_kv_pool_allocator=None
+    ):
         """Slots are shared with the target; a windowed draft gets a row table of its own."""
         with draft_tp_context(self.draft_parallel_layout):
             self._draft_worker.alloc_memory_pool(
@@ -131,7 +145,9 @@ class DFlashWorker(BaseSpecWorker):
         self.token_to_kv_pool_allocator = token_to_kv_pool_allocator
         runner = self._draft_runner
         view = (
-            WindowedContext(runner, req_to_token_pool.req_to_token, self.block_size, self._window, self._page_size)
+            WindowedContext(
+                runner, req_to_token_pool.req_to_token, self.block_size, self._window, self._page_size
+            )
             if self._window
             else WholeContext(runner, self.block_size)
         )

@@ -100,7 +100,8 @@ def test_up_to_the_end_of_the_context(planted, plain, tokenizer):
     # Prompt and answer fill the context to its last position, with every commit length on the way.
     plans = [[commit] for commit in (1, 2, 5, 8, 11, 15, 16)]
     asks = [
-        a._replace(max_new_tokens=CONTEXT - len(a.prompt) - 1) for a in _asks(tokenizer, plans, 0, lengths=(31, 100, 200))
+        a._replace(max_new_tokens=CONTEXT - len(a.prompt) - 1)
+        for a in _asks(tokenizer, plans, 0, lengths=(31, 100, 200))
     ]
     answers = _run(planted, plain, asks, concurrency=4)
     assert all(len(a.token_ids) == ask.max_new_tokens for a, ask in zip(answers, asks, strict=True))

@@ -5,6 +5,7 @@ import random
 from exact import Ask
 from sglang_dflash.pair.heldout import HELDOUT_KINDS, load_heldout
 
+
 def questions(tokenizer, per_kind: int, max_new_tokens: int = 120) -> list[Ask]:
     """Held-out questions of every kind, in the chat template, to their own end."""
     return [
@@ -15,7 +16,9 @@ def questions(tokenizer, per_kind: int, max_new_tokens: int = 120) -> list[Ask]:
 
 
 def _chat(tokenizer, messages) -> list[int]:
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    return tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=False
+    )
 
 
 def mixed_lengths(tokenizer, count: int, longest_prompt: int, longest_answer: int, seed: int) -> list[Ask]:

@@ -154,16 +154,6 @@ def test_every_single_missing_extra_or_misshaped_tensor_is_named():
             assert name in str(caught.value) and problem in str(caught.value)
 
 
-def test_a_mask_embedding_is_expected_only_where_the_config_says_so():
-    tensors = tiny_tensors() | {"mask_embedding": TensorInfo("F32", (16,))}
-    with pytest.raises(DFlashError, match="draft tensor mask_embedding: is not part"):
-        check_tensors(tensors, parse_draft_config(TINY))
-    draft = parse_draft_config(TINY | {"mask_embedding": True})
-    check_tensors(tensors, draft)
-    with pytest.raises(DFlashError, match="lacks mask_embedding"):
-        check_tensors(tiny_tensors(), draft)
-
-
 def test_headers_are_read_from_one_file_or_many(tmp_path):
     assert read_tensors(tmp_path) is None
     weights = {name: torch.zeros(info.shape, dtype=torch.bfloat16) for name, info in tiny_tensors().items()}
