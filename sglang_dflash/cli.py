@@ -1,0 +1,179 @@
+"""``sglang-dflash``: one command for everything. Imports torch and SGLang only where a command needs them."""
+
+import os
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sglang_dflash import __version__
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
+from sglang_dflash.train.cli import app as train_app
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+app = typer.Typer(
+    help="DFlash speculative decoding on SGLang.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+bench_app = typer.Typer(help="Measurements.", rich_markup_mode=None)
+app.add_typer(bench_app, name="bench")
+app.add_typer(train_app, name="train")
+
+Target = Annotated[str, typer.Option(help="Target checkpoint: folder or hub name.")]
+Draft = Annotated[str, typer.Option(help="DFlash draft checkpoint.")]
+MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+BlockSize = Annotated[int | None, typer.Option(help="Positions per block; default: as trained.")]
+ServerFlags = Annotated[str, typer.Option(help="More launch_server arguments, for every server.")]
+
+
+def main() -> None:
+    """Run the command; a DFlashError is one line and exit status 2."""
+    try:
+        app()
+    except DFlashError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def demo(
+    target: Target = str(TARGET_DIR),
+    draft: Draft = str(DRAFT_DIR),
+    prompts: Annotated[Path, typer.Option(help="Folder of <kind>.jsonl files.")] = HELDOUT_DIR,
+    questions: Annotated[int, typer.Option(help="How many are shown.", min=1)] = 5,
+    measured: Annotated[int, typer.Option(help="How many are measured.", min=1)] = 48,
+    max_tokens: MaxTokens = 256,
+) -> None:
+    """Serve the embedded pair and watch plain decoding and DFLASH give the same answers."""
+    from sglang_dflash.demo.run import DemoOptions, run_demo
+
+    if not run_demo(DemoOptions(target, draft, prompts, questions, measured, max_tokens)):
+        raise typer.Exit(1)
+
+
+@bench_app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    systems: Annotated[str, typer.Option(help="Comma-separated: plain, builtin, dflash.")] = "plain,builtin,dflash",
+    concurrency: Annotated[str, typer.Option(help="Comma-separated requests in flight.")] = "1,4,8,16",
+    repeats: Annotated[int, typer.Option(help="Counted repetitions; medians are taken over them.", min=1)] = 5,
+    kinds: Annotated[str, typer.Option(help="Comma-separated kinds; default: all deterministic ones.")] = "",
+    per_kind: Annotated[int, typer.Option(help="Prompts per kind.", min=1)] = 2,
+    prompts: Annotated[Path, typer.Option(help="Folder of <kind>.jsonl files, or one file.")] = HELDOUT_DIR,
+    max_tokens: MaxTokens = 256,
+    target: Target = str(TARGET_DIR),
+    draft: Draft = str(DRAFT_DIR),
+    block_size: BlockSize = None,
+    server_flags: ServerFlags = "",
+    stages: Annotated[
+        bool | None, typer.Option(help="Time our stages; default: on CPU only, where it costs nothing.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the JSON and the plot go.")] = Path("bench-results"),
+) -> None:
+    """Measure plain, built-in DFLASH and ours, taking turns in one run."""
+    if context.invoked_subcommand is not None:
+        return
+    from sglang_dflash.bench.run import BenchOptions, run_bench
+
+    options = BenchOptions(
+        systems=_words("systems", systems),
+        concurrencies=tuple(int(word) for word in _words("concurrency", concurrency, str.isdigit)),
+        repeats=repeats,
+        kinds=_words("kinds", kinds) if kinds else None,
+        per_kind=per_kind,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        target=target,
+        draft=draft,
+        flags=tuple(shlex.split(server_flags)),
+        block_size=block_size,
+        stages=stages,
+        out=out,
+    )
+    if not run_bench(options):
+        raise typer.Exit(1)
+
+
+@bench_app.command(context_settings=PASS_ON)
+def step(context: typer.Context) -> None:
+    """A plain decode step beside the bare forward pass of the same model."""
+    _run_module("sglang_dflash.platform.stepcost", context.args)
+
+
+@bench_app.command(context_settings=PASS_ON)
+def cost(context: typer.Context) -> None:
+    """What one round does: launches, syncs, allocations, copies, ours beside the built-in worker's."""
+    _run_module("sglang_dflash.bench.roundcost", context.args)
+
+
+@bench_app.command(context_settings=PASS_ON)
+def kernels(context: typer.Context) -> None:
+    """Memory traffic of the kernels beside a plain copy."""
+    _run_module("sglang_dflash.bench.kernelbw", context.args)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The question.")],
+    url: Annotated[str, typer.Option(help="A running server; default: start the embedded pair.")] = "",
+    max_tokens: MaxTokens = 256,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    target: Target = str(TARGET_DIR),
+    draft: Draft = str(DRAFT_DIR),
+) -> None:
+    """Answer one question, streamed."""
+    from sglang_dflash.demo.ask import answer_once
+
+    answer_once(prompt, url, {"max_tokens": max_tokens, "temperature": temperature}, target, draft)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(help="TCP port.")] = 30000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    worker: Annotated[str, typer.Option(help="dflash, builtin or plain.")] = "dflash",
+    target: Target = str(TARGET_DIR),
+    draft: Draft = str(DRAFT_DIR),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command.")] = False,
+) -> None:
+    """Serve the embedded pair in the foreground; further arguments go to SGLang."""
+    from sglang_dflash.serve.spec import ServerSpec, accelerator_present
+
+    spec = ServerSpec(target, None if worker == "plain" else draft, worker, tuple(context.args))
+    gpu = accelerator_present()
+    command = spec.command(port, host, gpu)
+    print(shlex.join(command), flush=True)
+    if not dry_run:
+        os.execve(command[0], command, spec.environment(gpu=gpu))
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, the platform that servers would use, and what is wrong with the set-up."""
+    from sglang_dflash.bench.doctor import report
+
+    if not report():
+        raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _words(field: str, text: str, valid=bool) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(","))
+    if not all(map(valid, words)):
+        raise DFlashError(field, f"is {text!r}", "give a comma-separated list, such as the default")
+    return words
+
+
+def _run_module(name: str, arguments: list[str]) -> None:
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
