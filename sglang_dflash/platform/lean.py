@@ -70,15 +70,13 @@ def why_not(model: nn.Module) -> str | None:
 def adopt(model: nn.Module) -> None:
     """Give ``model`` the lean pass where it fits, and say so."""
     reason = why_not(model)
-    stack = _stack(model)
-    if reason is None and stack is model:
-        stack.decode = LeanDecoder(stack, stack.decode)
-    elif reason is None:
-        stack.forward = LeanDecoder(stack, stack.forward)
-    if reason is None:
-        logger.info("CPU platform: lean decoder pass over %d layers", len(stack.layers))
-    else:
+    if reason is not None:
         logger.info("CPU platform: SGLang's own decoder pass (%s)", reason)
+        return
+    stack = _stack(model)
+    name = "decode" if stack is model else "forward"
+    setattr(stack, name, LeanDecoder(stack, getattr(stack, name)))
+    logger.info("CPU platform: lean decoder pass over %d layers", len(stack.layers))
 
 
 def _stack(model: nn.Module) -> nn.Module:
