@@ -10,6 +10,7 @@ from sglang_dflash.host.worker_api import (
     ForwardMode,
     SpeculativeAlgorithm,
     draft_tp_context,
+    enable_num_token_non_padded,
 )
 from sglang_dflash.types import BlockInputs
 
@@ -20,6 +21,8 @@ class DraftRunner:
     def __init__(self, model_runner, view: WholeContext | WindowedContext, block_size: int, layout):
         self._model_runner, self._view = model_runner, view
         self._block_size, self._layout = block_size, layout
+        # Expert-parallel runners ask every batch for its count of real tokens, as a device scalar.
+        self._counts_tokens = enable_num_token_non_padded()
         empty = torch.empty(0, dtype=torch.int64, device=model_runner.device)
         self._spec_info = DFlashVerifyInput(
             draft_token=empty,
@@ -50,6 +53,11 @@ class DraftRunner:
             spec_info=self._spec_info,
             capture_hidden_mode=CaptureHiddenMode.NULL,
             global_num_token_non_padded_cpu=num_tokens,
+            num_token_non_padded=(
+                torch.full((), num_tokens, dtype=torch.int32, device=block.ids.device)
+                if self._counts_tokens
+                else None
+            ),
             can_run_decode_cuda_graph=batch.can_run_decode_cuda_graph,
         )
         reads.plan.bind(forward_batch, self.kv_index_translator)

@@ -130,6 +130,7 @@ def _reason_for_builtin(server_args, options) -> str | None:
     """Why the built-in worker has to serve this run, or None."""
     from sglang.srt.configs.hybrid_arch import mambaish_config
     from sglang.srt.configs.model_config import ModelConfig
+    from sglang.srt.runtime_context import get_parallel
 
     from sglang_dflash.config import load_draft_config
 
@@ -140,6 +141,8 @@ def _reason_for_builtin(server_args, options) -> str | None:
     )
     if draft is not None and draft.unsupported_variant is not None:
         return f"draft variant {draft.unsupported_variant}"
+    if get_parallel().attn_dp_enabled:
+        return "data-parallel attention, whose idle ranks our worker does not serve yet"
     if mambaish_config(ModelConfig.from_server_args(server_args)) is not None:
         return "the target keeps recurrent state, which our commit does not carry yet"
     return None
