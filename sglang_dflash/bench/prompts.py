@@ -48,6 +48,11 @@ def load_prompts(
     return [column[row] for row in range(longest) for column in columns if row < len(column)]
 
 
+def kinds_in(source: Path) -> list[str]:
+    """The kinds found there."""
+    return [path.stem for path in _files(Path(source))]
+
+
 def _files(source: Path) -> list[Path]:
     found = sorted(source.glob("*.jsonl")) if source.is_dir() else [source] if source.exists() else []
     if not found:

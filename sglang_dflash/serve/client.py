@@ -70,6 +70,13 @@ class Client:
         """One OpenAI chat completion; the parsed reply."""
         return self._post("/v1/chat/completions", {"model": "default", "messages": list(messages), **fields})
 
+    def chat_pieces(self, messages: Sequence[Mapping[str, str]], **fields: Any) -> Iterator[str]:
+        """The text of one OpenAI chat completion, piece by piece as it arrives."""
+        body = {"model": "default", "messages": list(messages), "stream": True, **fields}
+        for event in self._stream("/v1/chat/completions", body):
+            for choice in event.get("choices") or ():
+                yield choice["delta"].get("content") or ""
+
     def server_info(self) -> dict[str, Any]:
         """The server's resolved options and its live state."""
         return self._get("/server_info").json()
@@ -102,9 +109,20 @@ class Client:
         try:
             return self._http.request(method, path, **arguments)
         except httpx.ConnectError:
-            raise DFlashError(
-                "server", f"nobody answers at {self.url}", "start it first: sglang-dflash serve"
-            ) from None
+            raise self._absent() from None
+
+    def _stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        try:
+            with self._http.stream("POST", path, json=body) as reply:
+                if reply.status_code != 200:
+                    reply.read()
+                    self._checked(reply)
+                yield from _events(reply)
+        except httpx.ConnectError:
+            raise self._absent() from None
+
+    def _absent(self) -> DFlashError:
+        return DFlashError("server", f"nobody answers at {self.url}", "start it first: sglang-dflash serve")
 
     def _checked(self, reply: httpx.Response) -> httpx.Response:
         if reply.status_code != 200:
@@ -114,16 +132,12 @@ class Client:
     def _streamed(self, body: dict[str, Any], on_text: Callable[[str], None] | None) -> Generation:
         last, arrivals = None, []
         sent = time.perf_counter()
-        with self._http.stream("POST", "/generate", json={**body, "stream": True}) as reply:
-            if reply.status_code != 200:
-                reply.read()
-                self._checked(reply)
-            for event in _events(reply):
-                last = event
-                tokens = int(event["meta_info"].get("completion_tokens", 0))
-                arrivals.append(Arrival(time.perf_counter(), tokens))
-                if on_text is not None:
-                    on_text(event.get("text") or "")
+        for event in self._stream("/generate", {**body, "stream": True}):
+            last = event
+            tokens = int(event["meta_info"].get("completion_tokens", 0))
+            arrivals.append(Arrival(time.perf_counter(), tokens))
+            if on_text is not None:
+                on_text(event.get("text") or "")
         if last is None:
             raise DFlashError("request", "the server closed the stream without a token", "see its log")
         return _generation(last, sent, time.perf_counter(), tuple(arrivals))

@@ -1,21 +1,39 @@
 """Reads a server's log while it grows: how far the start is, and whether it failed."""
 
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # In the order in which a starting server writes them.
 PHASES = (
-    ("server_args=", "reading options"),
-    ("Init torch distributed begin", "starting the scheduler"),
+    ("server_args=", "starting the scheduler"),
+    ("Init parallel begin", "preparing the device"),
     ("Load weight begin", "loading weights"),
     ("KV Cache is allocated", "allocating the KV cache"),
-    ("DFLASH runs on", "preparing the draft"),
     ("Application startup complete", "opening the port"),
     ("The server is fired up", "ready"),
 )
 _OURS = re.compile(r"(?:^|[\s:])error: .+")
 _CRASH = re.compile(r"hit an exception|Received sigquit from a child process")
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*")
+
+
+@contextmanager
+def log_folder() -> Iterator[Path]:
+    """A new folder for logs, removed at the end unless an error makes them worth reading."""
+    folder = Path(tempfile.mkdtemp(prefix="sglang-dflash-"))
+    try:
+        yield folder
+    except Exception:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def tail(path: Path, lines: int = 12) -> str:

@@ -1,0 +1,84 @@
+"""Runs the same batch on every system in turn, one system at a time."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from sglang_dflash.bench.prompts import Prompt
+from sglang_dflash.bench.stages import StageLog
+from sglang_dflash.serve import Generation, ServerProcess
+
+
+class Turn(NamedTuple):
+    """One system's go at one batch: which, under what, and what came out."""
+
+    system: str
+    concurrency: int
+    repeat: int
+    streamed: bool
+    seconds: float
+    answers: list[Generation]  # in the order of the prompts
+    rounds: list[dict]  # stage timings of our worker, empty for others
+
+    @property
+    def tokens(self) -> int:
+        """Tokens produced."""
+        return sum(len(answer.token_ids) for answer in self.answers)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the whole batch, prompts included."""
+        return self.tokens / self.seconds
+
+
+class Plan(NamedTuple):
+    """How much is measured."""
+
+    concurrencies: tuple[int, ...]
+    repeats: int  # counted, whole answers: tokens per second
+    streamed: int  # counted, streamed answers: time to first token, inter-token latency
+
+    def turns(self) -> Iterator[tuple[int, int, bool]]:
+        """``(concurrency, repeat, streamed)``; concurrencies alternate so that a slow minute hits all of them."""
+        for repeat in range(max(self.repeats, self.streamed)):
+            for concurrency in self.concurrencies:
+                if repeat < self.repeats:
+                    yield concurrency, repeat, False
+                if repeat < self.streamed:
+                    yield concurrency, repeat, True
+
+
+def take_turn(
+    server: ServerProcess, prompts: Sequence[Prompt], concurrency: int, max_tokens: int, streamed: bool = False
+) -> tuple[float, list[Generation]]:
+    """Seconds and answers of one batch, from an empty radix cache."""
+    server.client.flush_cache()
+    sampling = {"temperature": 0.0, "max_new_tokens": max_tokens}
+    ids = [prompt.token_ids for prompt in prompts]
+    start = time.perf_counter()
+    answers = server.client.generate_many(ids, concurrency, sampling, streamed)
+    return time.perf_counter() - start, answers
+
+
+def measure(
+    servers: Mapping[str, ServerProcess],
+    prompts: Sequence[Prompt],
+    plan: Plan,
+    max_tokens: int,
+    stage_log: StageLog,
+    progress: Callable[[int, int], None],
+) -> list[Turn]:
+    """Every turn of the plan. The systems' order rotates, so that none is always first; warm-up is not kept."""
+    for server in servers.values():
+        for concurrency in {1, max(plan.concurrencies)}:
+            take_turn(server, prompts[: 2 * concurrency], concurrency, max_tokens)
+    names, turns, schedule = list(servers), [], list(plan.turns())
+    for number, (concurrency, repeat, streamed) in enumerate(schedule):
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            mark = stage_log.mark()
+            seconds, answers = take_turn(servers[name], prompts, concurrency, max_tokens, streamed)
+            rounds = stage_log.since(mark) if name == "dflash" else []
+            turns.append(Turn(name, concurrency, repeat, streamed, seconds, answers, rounds))
+        progress(number + 1, len(schedule))
+    return turns

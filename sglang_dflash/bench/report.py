@@ -1,0 +1,119 @@
+"""Tables for the terminal and rows for JSON."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from sglang_dflash.bench.equality import Comparison
+from sglang_dflash.bench.summary import Cell, speedup
+from sglang_dflash.bench.systems import LABELS
+
+MISSING = "n/a"
+
+
+def number(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """``value`` rounded, or n/a."""
+    return MISSING if value is None else f"{value:.{digits}f}{unit}"
+
+
+def ratios(cells: Sequence[Cell]) -> list[dict]:
+    """Every speed-up that the cells allow: over plain, and ours over the built-in worker."""
+    rows = []
+    for concurrency in dict.fromkeys(cell.concurrency for cell in cells):
+        for system, over in (("builtin", "plain"), ("dflash", "plain"), ("dflash", "builtin")):
+            value = speedup(cells, system, over, concurrency)
+            if value is not None:
+                rows.append({"system": system, "over": over, "concurrency": concurrency, "speedup": value})
+    return rows
+
+
+def speed_table(cells: Sequence[Cell], same: bool) -> Table:
+    """Speed and latency; speed-ups only where the outputs were the same."""
+    table = Table(title="Medians over repetitions", title_justify="left")
+    table.add_column("in flight", justify="right")
+    table.add_column("system")
+    for name in ("tokens/s", "over plain", "over built-in", "first token ms", "ms/token", "ms/round", "accept length"):
+        table.add_column(name, justify="right")
+    for cell in cells:
+        over = [speedup(cells, cell.system, other, cell.concurrency) for other in ("plain", "builtin")]
+        table.add_row(
+            str(cell.concurrency),
+            LABELS[cell.system],
+            number(cell.tokens_per_second),
+            *(number(value if same else None, 2, "x") for value in over),
+            number(cell.first_token_ms),
+            number(cell.inter_token_ms, 2),
+            number(cell.round_ms, 2),
+            number(cell.acceptance.accept_length, 2),
+            end_section=cell.system == "dflash",
+        )
+    return table
+
+
+def position_table(cells: Sequence[Cell]) -> Table | None:
+    """Share of rounds that kept each draft position, per speculating system, over all concurrencies' first."""
+    shown = {cell.system: cell for cell in reversed(cells) if cell.acceptance.rounds}
+    if not shown:
+        return None
+    longest = max(len(cell.acceptance.by_position) for cell in shown.values())
+    table = Table(title="Share of rounds that kept draft position ...", title_justify="left")
+    table.add_column("system")
+    for position in range(1, longest + 1):
+        table.add_column(str(position), justify="right")
+    for system, cell in shown.items():
+        kept = [f"{share:.2f}".removeprefix("0") for share in cell.acceptance.by_position]
+        table.add_row(LABELS[system], *kept)
+    return table
+
+
+def stage_table(cells: Sequence[Cell]) -> Table | None:
+    """Median milliseconds of our rounds by stage."""
+    timed = [cell for cell in cells if cell.stages]
+    if not timed:
+        return None
+    names = list(dict.fromkeys(name for cell in timed for name in cell.stages if name not in ("round", "outside")))
+    table = Table(title="Our rounds, ms by stage", title_justify="left")
+    table.add_column("in flight", justify="right")
+    for name in (*names, "outside", "round"):
+        table.add_column(name, justify="right")
+    for cell in timed:
+        table.add_row(str(cell.concurrency), *(number(cell.stages.get(n), 2) for n in (*names, "outside", "round")))
+    return table
+
+
+def memory_table(memory: Mapping[str, Mapping[str, int | None]]) -> Table:
+    """Peak memory and idle load per system."""
+    table = Table(title="Memory of the server's processes", title_justify="left")
+    for name in ("system", "peak resident", "on the GPU"):
+        table.add_column(name, justify="left" if name == "system" else "right")
+    for system, row in memory.items():
+        gpu = row["gpu_bytes"]
+        table.add_row(
+            LABELS[system], f"{row['peak_bytes'] / 1e9:.2f} GB", MISSING if gpu is None else f"{gpu / 1e9:.2f} GB"
+        )
+    return table
+
+
+def equality_line(comparison: Comparison) -> str:
+    """One sentence on whether the outputs agree."""
+    if comparison.wrong:
+        return f"{len(comparison.wrong)} answers differ from plain decoding: no ratio is printed."
+    ties = f", but for {len(comparison.ties)} ties under 1e-4 nats" if comparison.ties else ""
+    return f"All {comparison.answers} answers are identical to plain decoding, token for token{ties}."
+
+
+def print_report(console: Console, cells: Sequence[Cell], comparison: Comparison, memory: Mapping) -> None:
+    """All tables, then what differed."""
+    same = not comparison.wrong
+    tables = speed_table(cells, same), position_table(cells), stage_table(cells), memory_table(memory)
+    for table in tables:
+        if table is not None:
+            console.print(table)
+    console.print(equality_line(comparison), style=None if same else "bold red")
+    for difference in comparison.differences:
+        console.print(
+            f"  {'tie' if difference.tie else 'DIFFERENT'}: {difference.prompt} on {LABELS[difference.system]}, token "
+            f"{difference.position}: {difference.given} instead of {difference.expected}, "
+            f"{MISSING if difference.gap is None else f'{difference.gap:.1e}'} nats apart"
+        )

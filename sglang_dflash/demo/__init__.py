@@ -1,0 +1,1 @@
+"""The two-minute tour: real servers, plain decoding and DFLASH on the same questions."""
