@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -10,11 +11,24 @@ from sglang_dflash.bench.summary import Cell, speedup
 from sglang_dflash.bench.systems import LABELS
 
 MISSING = "n/a"
+POSITIONS = "Share of rounds that kept draft position"
 
 
 def number(value: float | None, digits: int = 1, unit: str = "") -> str:
     """``value`` rounded, or n/a."""
     return MISSING if value is None else f"{value:.{digits}f}{unit}"
+
+
+def plain_table() -> Table:
+    """An empty table in the house style."""
+    return Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False)
+
+
+def show(console: Console, title: str, table: Table | None) -> None:
+    """A table under its title; nothing for None."""
+    if table is not None:
+        console.print(f"\n{title}", style="bold")
+        console.print(table)
 
 
 def ratios(cells: Sequence[Cell]) -> list[dict]:
@@ -30,7 +44,7 @@ def ratios(cells: Sequence[Cell]) -> list[dict]:
 
 def speed_table(cells: Sequence[Cell], same: bool) -> Table:
     """Speed and latency; speed-ups only where the outputs were the same."""
-    table = Table(title="Medians over repetitions", title_justify="left")
+    table = plain_table()
     table.add_column("in flight", justify="right")
     table.add_column("system")
     for name in ("tokens/s", "over plain", "over built-in", "first token ms", "ms/token", "ms/round", "accept length"):
@@ -52,12 +66,12 @@ def speed_table(cells: Sequence[Cell], same: bool) -> Table:
 
 
 def position_table(cells: Sequence[Cell]) -> Table | None:
-    """Share of rounds that kept each draft position, per speculating system, over all concurrencies' first."""
+    """Share of rounds that kept each draft position, per speculating system, at the lowest concurrency."""
     shown = {cell.system: cell for cell in reversed(cells) if cell.acceptance.rounds}
     if not shown:
         return None
     longest = max(len(cell.acceptance.by_position) for cell in shown.values())
-    table = Table(title="Share of rounds that kept draft position ...", title_justify="left")
+    table = plain_table()
     table.add_column("system")
     for position in range(1, longest + 1):
         table.add_column(str(position), justify="right")
@@ -73,7 +87,7 @@ def stage_table(cells: Sequence[Cell]) -> Table | None:
     if not timed:
         return None
     names = list(dict.fromkeys(name for cell in timed for name in cell.stages if name not in ("round", "outside")))
-    table = Table(title="Our rounds, ms by stage", title_justify="left")
+    table = plain_table()
     table.add_column("in flight", justify="right")
     for name in (*names, "outside", "round"):
         table.add_column(name, justify="right")
@@ -84,7 +98,7 @@ def stage_table(cells: Sequence[Cell]) -> Table | None:
 
 def memory_table(memory: Mapping[str, Mapping[str, int | None]]) -> Table:
     """Peak memory and idle load per system."""
-    table = Table(title="Memory of the server's processes", title_justify="left")
+    table = plain_table()
     for name in ("system", "peak resident", "on the GPU"):
         table.add_column(name, justify="left" if name == "system" else "right")
     for system, row in memory.items():
@@ -106,10 +120,11 @@ def equality_line(comparison: Comparison) -> str:
 def print_report(console: Console, cells: Sequence[Cell], comparison: Comparison, memory: Mapping) -> None:
     """All tables, then what differed."""
     same = not comparison.wrong
-    tables = speed_table(cells, same), position_table(cells), stage_table(cells), memory_table(memory)
-    for table in tables:
-        if table is not None:
-            console.print(table)
+    show(console, "Medians over repetitions", speed_table(cells, same))
+    show(console, POSITIONS, position_table(cells))
+    show(console, "Our rounds, milliseconds by stage", stage_table(cells))
+    show(console, "Memory of the server's processes", memory_table(memory))
+    console.print()
     console.print(equality_line(comparison), style=None if same else "bold red")
     for difference in comparison.differences:
         console.print(

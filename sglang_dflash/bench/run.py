@@ -23,7 +23,7 @@ from sglang_dflash.bench.systems import build_specs, fitting
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.pair.kinds import FREE_KINDS
 from sglang_dflash.serve import WORKERS, ServerProcess
-from sglang_dflash.serve.console import started
+from sglang_dflash.serve.console import make_console, started
 from sglang_dflash.serve.log import log_folder
 from sglang_dflash.serve.spec import accelerator_present
 
@@ -60,7 +60,7 @@ class BenchOptions:
 
 def run_bench(options: BenchOptions) -> bool:
     """Measure and report; False where the outputs differed."""
-    console = Console()
+    console = make_console()
     prompts = _prompts(options)
     systems = fitting(options.systems)
     for name in set(options.systems) - set(systems):

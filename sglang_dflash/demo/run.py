@@ -12,14 +12,14 @@ from rich.table import Table
 from sglang_dflash.bench.equality import compare
 from sglang_dflash.bench.measure import Plan, measure
 from sglang_dflash.bench.prompts import Prompt, kinds_in, load_prompts
-from sglang_dflash.bench.report import equality_line, number, position_table
+from sglang_dflash.bench.report import POSITIONS, equality_line, number, plain_table, position_table, show
 from sglang_dflash.bench.stages import StageLog
 from sglang_dflash.bench.summary import Cell, speedup, summarise
 from sglang_dflash.bench.systems import LABELS, build_specs, fitting
 from sglang_dflash.demo.show import show_question
 from sglang_dflash.pair.kinds import FREE_KINDS
 from sglang_dflash.serve import WORKERS
-from sglang_dflash.serve.console import started
+from sglang_dflash.serve.console import make_console, started
 from sglang_dflash.serve.log import log_folder
 
 # Unlike each other under speculation: arithmetic, code, copying, a chat, prose.
@@ -41,7 +41,7 @@ class DemoOptions(NamedTuple):
 
 def run_demo(options: DemoOptions) -> bool:
     """The whole tour; False where any answer differed."""
-    console = Console()
+    console = make_console()
     begun = time.monotonic()
     kinds = kinds_in(options.prompts)
     shown = _questions(options, kinds)
@@ -50,7 +50,7 @@ def run_demo(options: DemoOptions) -> bool:
     measured = load_prompts(options.target, options.prompts, fixed, per_kind)[: options.measured]
     specs = build_specs(fitting(WORKERS), options.target, options.draft)
     for name, spec in specs.items():
-        console.print(f"{LABELS[name]}: python {' '.join(spec.command(0)[1:8])} ...", soft_wrap=True, highlight=False)
+        console.print(f"{LABELS[name]}: python {' '.join(spec.command(0)[1:8])} ...", soft_wrap=True)
     with log_folder() as folder:
         with started(specs, console, folder) as servers:
             console.print(f"{len(servers)} servers are ready after {time.monotonic() - begun:.0f} s")
@@ -86,16 +86,15 @@ def _measured(console: Console, servers, prompts: Sequence[Prompt], max_tokens: 
         )
     comparison = compare(turns, prompts, servers["plain"].client)
     cells = summarise(turns)
-    console.print(_table(cells, not comparison.wrong, len(prompts)))
-    positions = position_table(cells)
-    if positions is not None:
-        console.print(positions)
+    show(console, f"{len(prompts)} questions, medians of {REPEATS}", _speeds(cells, not comparison.wrong))
+    show(console, POSITIONS, position_table(cells))
+    console.print()
     console.print(equality_line(comparison), style="bold green" if not comparison.wrong else "bold red")
     return not comparison.wrong
 
 
-def _table(cells: Sequence[Cell], same: bool, prompts: int) -> Table:
-    table = Table(title=f"{prompts} questions, medians of {REPEATS}", title_justify="left")
+def _speeds(cells: Sequence[Cell], same: bool) -> Table:
+    table = plain_table()
     table.add_column("in flight", justify="right")
     table.add_column("system")
     for name in ("tokens/s", "speed-up", "accept length"):

@@ -10,6 +10,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from sglang_dflash.serve.process import START_TIMEOUT, ServerProcess, wait_all
 from sglang_dflash.serve.spec import ServerSpec
 
+WIDTH = 132  # columns where there is no terminal to ask
+
+
+def make_console() -> Console:
+    """Where results are printed: wide enough for the tables in a file or a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=WIDTH, highlight=False)
+
 
 @contextmanager
 def started(

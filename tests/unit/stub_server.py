@@ -9,7 +9,12 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-META = {"completion_tokens": 4, "spec_verify_ct": 2, "spec_accept_length": 2.0, "spec_correct_drafts_histogram": [1, 0, 1]}
+META = {
+    "completion_tokens": 4,
+    "spec_verify_ct": 2,
+    "spec_accept_length": 2.0,
+    "spec_correct_drafts_histogram": [1, 0, 1],
+}
 
 
 class Handler(BaseHTTPRequestHandler):

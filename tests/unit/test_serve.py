@@ -97,7 +97,9 @@ class TestLog:
         assert error_line("nothing here\n") is None
 
     def test_argument_parser(self):
-        assert error_line("usage: x\nlaunch_server.py: error: argument --page-size: bad\n").startswith("error: argument")
+        assert error_line("usage: x\nlaunch_server.py: error: argument --page-size: bad\n").startswith(
+            "error: argument"
+        )
 
     def test_phases_grow(self, tmp_path):
         log = tmp_path / "log"

@@ -1,0 +1,77 @@
+"""The console command: help without torch, one-line errors, commands that need no server."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from sglang_dflash import __version__, cli
+from sglang_dflash.errors import DFlashError
+
+RUNNER = CliRunner()
+
+
+@pytest.mark.parametrize("words", [[], ["demo"], ["bench"], ["train"], ["train", "draft"], ["generate"], ["serve"]])
+def test_help_is_cheap(words):
+    script = (
+        "import sys; from sglang_dflash.cli import app\n"
+        f"try: app({[*words, '--help']!r})\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'sglang', 'transformers'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_version():
+    assert RUNNER.invoke(cli.app, ["version"]).output.strip() == __version__
+
+
+def test_serve_prints_the_command():
+    done = RUNNER.invoke(cli.app, ["serve", "--dry-run", "--port", "31200", "--page-size", "16"])
+    assert "--speculative-algorithm DFLASH" in done.output and done.output.strip().endswith("--page-size 16")
+    done = RUNNER.invoke(cli.app, ["serve", "--dry-run", "--worker", "plain"])
+    assert "DFLASH" not in done.output and "launch_server" in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments, field",
+    [
+        (["bench", "--systems", "fast"], "systems"),
+        (["bench", "--concurrency", "1,two"], "concurrency"),
+        (["bench", "--prompts", "/nowhere"], "prompts"),
+        (["serve", "--dry-run", "--worker", "x"], "worker"),
+        (["generate", "hi", "--url", "http://127.0.0.1:9"], "server"),
+    ],
+)
+def test_errors_are_one_line(monkeypatch, capsys, arguments, field):
+    monkeypatch.setattr(sys, "argv", ["sglang-dflash", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"error: {field}: ")
+
+
+@pytest.mark.parametrize(
+    "module", ["sglang_dflash.bench.roundcost", "sglang_dflash.bench.kernelbw"]
+)
+def test_every_measurement_exists(module):
+    assert importlib.util.find_spec(module) is not None
+
+
+def test_measurements_get_their_arguments(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli.runpy, "run_module", lambda name, **how: seen.append((name, sys.argv[1:])))
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    RUNNER.invoke(cli.app, ["bench", "kernels", "--json", "--help"])
+    assert seen == [("sglang_dflash.bench.kernelbw", ["--json", "--help"])]
+
+
+def test_a_measurement_failure_passes_through(monkeypatch):
+    def fail(name, **how):
+        raise DFlashError("draft", "is bad", "fix it")
+
+    monkeypatch.setattr(cli.runpy, "run_module", fail)
+    assert isinstance(RUNNER.invoke(cli.app, ["bench", "cost"]).exception, DFlashError)
