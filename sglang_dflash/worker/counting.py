@@ -1,8 +1,10 @@
 """Counts what a decode round does, for our worker and the built-in one alike; off unless asked for.
 
 With ``SGLANG_DFLASH_COUNTS`` naming a file, every decode round appends a JSON line
-``{"bs": 4, "parts": {"target": {"launches": ..., "allocations": ..., "copies": ..., "syncs": ...}, "draft": ..., "worker": ...}}``.
-Operations are counted where torch dispatches them: on an accelerator each is a kernel launch.
+``{"bs": 4, "parts": {"target": {"launches": ..., "allocations": ..., "copies": ..., "syncs": ...}, "draft": ..., "worker": ...},
+"operations": {"target": {"mm": ...}, ...}}``.
+Operations are counted where torch dispatches them: on an accelerator each is a kernel launch. On a CPU, those on
+the scheduler's own host tensors are counted too: there they look like any other.
 """
 
 import json
@@ -13,31 +15,51 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operations that make the host wait for a value of the device.
 _SYNCS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
+_INDEXING = {"index", "index_put_", "_index_put_impl_"}
 _COPIES = {"copy_", "_to_copy", "clone", "contiguous"}
 _EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
 class RoundCounter(TorchDispatchMode):
-    """Counts operations, by the part of the round that is running."""
+    """Counts the operations on tensors of one device type, by the part of the round that is running.
 
-    def __init__(self):
+    ``counts`` and ``operations`` are part -> name -> number, the latter by torch's names of what was launched.
+    """
+
+    def __init__(self, device_type: str):
         super().__init__()
         self.part = "worker"
         self.counts: dict[str, Counter] = {}
+        self.operations: dict[str, Counter] = {}
+        self._device_type = device_type
+
+    def clear(self) -> None:
+        """Begin a new round."""
+        self.counts.clear()
+        self.operations.clear()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        name = func._schema.name.split("::")[1]
+        given, made = list(_tensors((args, kwargs or {}))), list(_tensors(out))
+        if any(tensor.device.type == self._device_type for tensor in given + made):
+            self._count(func._schema, given, made)
+        return out
+
+    def _count(self, schema, given: list[torch.Tensor], made: list[torch.Tensor]) -> None:
+        name = schema.name.split("::")[1]
         counter = self.counts.setdefault(self.part, Counter())
-        inputs = {id(t.untyped_storage()) for t in _tensors((args, kwargs or {}))}
-        fresh = [t for t in _tensors(out) if id(t.untyped_storage()) not in inputs]
+        storages = {tensor.untyped_storage().data_ptr() for tensor in given}
+        fresh = [t for t in made if t.untyped_storage().data_ptr() not in storages]
         counter["allocations"] += len(fresh)
-        counter["syncs"] += name in _SYNCS
+        # A mask as an index is turned into row numbers, whose count the host must know.
+        by_mask = name in _INDEXING and any(tensor.dtype == torch.bool for tensor in given[1:])
+        counter["syncs"] += name in _SYNCS or by_mask
         counter["copies"] += name in _COPIES
         # A view computes nothing; an empty tensor is an allocation only.
-        view = not fresh and not any(a.alias_info and a.alias_info.is_write for a in func._schema.arguments)
-        counter["launches"] += not (view or name in _EMPTY)
-        return out
+        view = not fresh and not any(a.alias_info and a.alias_info.is_write for a in schema.arguments)
+        if not view and name not in _EMPTY:
+            counter["launches"] += 1
+            self.operations.setdefault(self.part, Counter())[name] += 1
 
 
 def _tensors(value):
@@ -57,7 +79,7 @@ def counted(worker_class: type, path: str) -> type:
     class CountedWorker(worker_class):
         def __init__(self, **arguments):
             super().__init__(**arguments)
-            self._counter = RoundCounter()
+            self._counter = RoundCounter(torch.device(self.target_worker.model_runner.device).type)
             self._counts_file = open(path, "a", buffering=1)
             _label(self._counter, self.target_worker.model_runner, "target")
             _label(self._counter, self.draft_worker.model_runner, "draft")
@@ -66,10 +88,11 @@ def counted(worker_class: type, path: str) -> type:
             if not batch.forward_mode.is_decode():
                 return super().forward_batch_generation(batch, *args, **kwargs)
             bs = len(batch.reqs)
-            self._counter.counts.clear()
+            self._counter.clear()
             with self._counter:
                 result = super().forward_batch_generation(batch, *args, **kwargs)
-            self._counts_file.write(json.dumps({"bs": bs, "parts": self._counter.counts}) + "\n")
+            row = {"bs": bs, "parts": self._counter.counts, "operations": self._counter.operations}
+            self._counts_file.write(json.dumps(row) + "\n")
             return result
 
     CountedWorker.__name__ = worker_class.__name__
