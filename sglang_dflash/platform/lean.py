@@ -22,7 +22,7 @@ from sglang_dflash.host.platform_ops import (
     lora_enabled,
     tensor_model_parallel_all_reduce,
 )
-from sglang_dflash.platform.ops import rotation
+from sglang_dflash.platform.ops import inverse_rms, normed, rotation
 
 logger = logging.getLogger(__name__)
 
@@ -113,27 +113,27 @@ class LeanDecoder:
                 captured.append(x)
             mixed = self._attend(x, layer, cos, sin, backend, forward_batch)
             x = join(x, mixed, layer.out)
-            gate, up = self._norm(x, layer.mlp_norm).mm(layer.gate_up).chunk(2, -1)
+            gate, up = normed(x, layer.mlp_norm, self._eps).mm(layer.gate_up).chunk(2, -1)
             x = join(x, F.silu(gate).mul_(up), layer.down)
-        x = self._norm(x, model.norm.weight)
+        x = normed(x, model.norm.weight, self._eps)
         return (x, captured) if captured else x
-
-    def _norm(self, x, weight) -> torch.Tensor:
-        return torch.rms_norm(x, weight.shape, weight, self._eps)
 
     def _attend(self, x, layer: Layer, cos, sin, backend, forward_batch) -> torch.Tensor:
         """Attention's output before its projection, [tokens, heads * head_dim]."""
         heads, kv_heads, dim = self._heads, self._kv_heads, self._dim
-        x = self._norm(x, layer.input_norm)
+        x = normed(x, layer.input_norm, self._eps)
         qkv = x.mm(layer.qkv) if layer.qkv_bias is None else torch.addmm(layer.qkv_bias, x, layer.qkv)
         rows = qkv.view(-1, heads + 2 * kv_heads, dim)
         turned = rows[:, : heads + kv_heads]
-        normed = torch.rms_norm(turned, (dim,), None, self._eps)
-        normed[:, :heads].mul_(layer.q_norm)
-        normed[:, heads:].mul_(layer.k_norm)
+        if turned.dtype == torch.float32:
+            level = turned * inverse_rms(turned, self._eps)
+        else:
+            level = torch.rms_norm(turned, (dim,), None, self._eps)
+        level[:, :heads].mul_(layer.q_norm)
+        level[:, heads:].mul_(layer.k_norm)
         # Rotated in place: the keys then lie beside the values, as a row of the KV pool.
-        torch.mul(normed, cos, out=turned)
-        turned.addcmul_(normed.roll(dim // 2, -1), sin)
+        torch.mul(level, cos, out=turned)
+        turned.addcmul_(level.roll(dim // 2, -1), sin)
         return backend.attend_rows(turned[:, :heads], qkv[:, heads * dim :], layer.attention, forward_batch)
 
     def _rotations(self, positions, dtype) -> tuple[torch.Tensor, torch.Tensor]:
