@@ -26,9 +26,9 @@ MODES = {  # prefix lengths, new lengths
 }
 
 
-def make(shape, window=-1, cap=0.0, encoder_only=False):
+def make(shape, window=-1, cap=0.0, encoder_only=False, dtype=torch.float32):
     heads, kv_heads, dim, v_dim = shape
-    pool = CpuKVPool(600, 1, torch.float32, kv_heads, dim, 3, "cpu", False, v_head_dim=v_dim)
+    pool = CpuKVPool(600, 1, dtype, kv_heads, dim, 3, "cpu", False, v_head_dim=v_dim)
     generator = torch.Generator().manual_seed(1)
     for rows in pool.rows:
         rows.normal_(generator=generator)
@@ -203,11 +203,7 @@ def test_stale_columns_past_a_short_request_do_no_harm():
 
 
 def test_a_bfloat16_pool_serves_float32_queries():
-    pool, layer = make(SHAPES["groups of 2"])
-    pool.rows = [rows.bfloat16() for rows in pool.rows]
-    pool.store_dtype = torch.bfloat16
-    pool.k_buffer = [rows[:, : pool.k_width].view(-1, 2, 8) for rows in pool.rows]
-    pool.v_buffer = [rows[:, pool.k_width :].view(-1, 2, 8) for rows in pool.rows]
+    pool, layer = make(SHAPES["groups of 2"], dtype=torch.bfloat16)
     batch = Batch(pool, layer, *MODES["decode"], seed=12)
     got = run(pool, batch, "decode")
     assert got.dtype == torch.float32
