@@ -97,10 +97,10 @@ def test_every_commit_length_at_the_last_token(planted, plain, tokenizer):
 
 
 def test_up_to_the_end_of_the_context(planted, plain, tokenizer):
-    # Prompt and answer fill the context to its last position, with every commit length on the way.
+    # SGLang keeps two positions of the context; prompt and answer fill the rest, with every commit length.
     plans = [[commit] for commit in (1, 2, 5, 8, 11, 15, 16)]
     asks = [
-        a._replace(max_new_tokens=CONTEXT - len(a.prompt) - 1)
+        a._replace(max_new_tokens=CONTEXT - len(a.prompt) - 2)
         for a in _asks(tokenizer, plans, 0, lengths=(31, 100, 200))
     ]
     answers = _run(planted, plain, asks, concurrency=4)
