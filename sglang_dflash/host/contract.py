@@ -43,14 +43,32 @@ def require_version() -> str:
     return version
 
 
+def touches_by_module() -> dict[str, tuple[Touch, ...]]:
+    """The rows of every module in this folder that has some, by the module's name."""
+    package = importlib.import_module("sglang_dflash.host")
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    modules = {name: importlib.import_module(f"sglang_dflash.host.{name}") for name in names}
+    return {name: module.TOUCHES for name, module in modules.items() if hasattr(module, "TOUCHES")}
+
+
 def all_touches() -> list[Touch]:
     """The rows of every module in this folder, in file order."""
-    rows: list[Touch] = []
-    package = importlib.import_module("sglang_dflash.host")
-    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-        module = importlib.import_module(f"sglang_dflash.host.{info.name}")
-        rows.extend(getattr(module, "TOUCHES", ()))
-    return rows
+    return [row for rows in touches_by_module().values() for row in rows]
+
+
+def page() -> str:
+    """docs/host.md: every row, by module; a test compares."""
+    lines = [
+        f"# What we touch of SGLang {SGLANG_VERSION}",
+        "",
+        "Every import of SGLang is in `sglang_dflash/host/`. Each of its modules lists what it touches, why, and what",
+        "would let us drop it; a test resolves every name, and the fields and parameters that we rely on, in the",
+        "installed version. This page is made from those lists: `python -m sglang_dflash.host.contract > docs/host.md`.",
+    ]
+    for name, rows in touches_by_module().items():
+        lines += ["", f"## host/{name}.py", "", "| Name | Why | Until |", "|---|---|---|"]
+        lines += [f"| `{row.target.removeprefix('sglang.')}` | {row.why} | {row.until} |" for row in rows]
+    return "\n".join(lines) + "\n"
 
 
 def problem_with(touch: Touch) -> str | None:
@@ -72,3 +90,7 @@ def problem_with(touch: Touch) -> str | None:
             pass
     missing = [name for name in touch.parameters if name not in fields]
     return f"{touch.target}: no {', '.join(missing)}" if missing else None
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,11 +1,12 @@
 """What host/ relies on holds in the installed SGLang."""
 
 import importlib.metadata
+from pathlib import Path
 
 import pytest
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.host.contract import SGLANG_VERSION, Touch, all_touches, problem_with, require_version
+from sglang_dflash.host.contract import SGLANG_VERSION, Touch, all_touches, page, problem_with, require_version
 
 
 def test_every_row_holds():
@@ -16,6 +17,11 @@ def test_every_row_holds():
 
 def test_every_row_says_why_and_until_when():
     assert [row.target for row in all_touches() if not (row.why.strip() and row.until.strip())] == []
+
+
+def test_the_page_is_made_from_the_rows():
+    written = (Path(__file__).parents[2] / "docs" / "host.md").read_text()
+    assert written == page(), "run: python -m sglang_dflash.host.contract > docs/host.md"
 
 
 @pytest.mark.parametrize(
