@@ -4,6 +4,7 @@ DFlash (arXiv 2602.06036, appendix A.3): the same fused feature goes through eve
 projection. One GEMM computes them for all layers; one kernel norms, rotates and stores them.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -31,11 +32,21 @@ def committed_rows(features: Features) -> Features:
     """Only the committed tokens. Reads their number on the host: free on a CPU, a sync elsewhere."""
     if features.commit_lens is None:
         return features
-    bs = features.commit_lens.numel()
-    width = features.positions.numel() // bs
-    columns = torch.arange(width, device=features.positions.device)
-    rows = (columns < features.commit_lens[:, None]).view(-1).nonzero().view(-1)
-    return Features(features.hidden[rows], features.positions[rows], features.slots[rows], None)
+    hidden, positions, slots, commit_lens = features
+    bs = commit_lens.numel()
+    if bs == 1:
+        # Nothing lies between the rows of one request: they are read where they are.
+        kept = int(commit_lens)
+        return Features(hidden[:kept], positions[:kept], slots[:kept], None)
+    columns = _columns(positions.numel() // bs, positions.device)
+    rows = (columns < commit_lens[:, None]).view(-1).nonzero().view(-1)
+    return Features(hidden[rows], positions[rows], slots[rows], None)
+
+
+@functools.cache
+def _columns(width: int, device: torch.device) -> torch.Tensor:
+    """``0 .. width - 1``, made once."""
+    return torch.arange(width, device=device)
 
 
 def all_rows(features: Features) -> Features:

@@ -24,7 +24,7 @@ class WholeContext:
 
     def reads(self, plan, req_pool_indices, prefix_lens, slots, host_lens) -> Reads:
         """``host_lens`` [bs] int32: upper bound of prefix + block."""
-        return Reads(prefix_lens, plan, host_lens, int(host_lens.sum()))
+        return Reads(prefix_lens, plan, host_lens, sum(host_lens.tolist()))
 
 
 class WindowedContext:
@@ -59,4 +59,4 @@ class WindowedContext:
             seq_lens_cpu=host_lens,
             read_extent=self._block_size,
         )
-        return Reads(visible, narrow, host_lens, int(host_lens.sum()))
+        return Reads(visible, narrow, host_lens, sum(host_lens.tolist()))

@@ -41,7 +41,7 @@ class TargetPass:
             verify_input.visibility = self._visibility(proposal.parents)
         batch.out_cache_loc = slots
         # The scheduler restores its batch after every round (forward isolation), also on errors.
-        batch.seq_lens_cpu, batch.seq_lens_sum = host_lens, int(host_lens.sum())
+        batch.seq_lens_cpu, batch.seq_lens_sum = host_lens, sum(host_lens.tolist())
         forward_batch, _ = verify_input.prepare_for_verify(batch, self._target_worker)
         result = self._target_worker.forward_batch_generation(
             batch=None, forward_batch=forward_batch, is_verify=True, skip_attn_backend_init=True

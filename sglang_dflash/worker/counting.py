@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # Operations that make the host wait for a value of the device.
 _SYNCS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique_dim", "_unique2"}
 _INDEXING = {"index", "index_put_", "_index_put_impl_"}
-_COPIES = {"copy_", "_to_copy", "clone", "contiguous"}
+# Under inference mode torch does not break reshape and its like down: they copy where they return no view.
+_COPIES = {"copy_", "_to_copy", "clone", "contiguous", "reshape", "to"}
 _EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
@@ -54,9 +55,9 @@ class RoundCounter(TorchDispatchMode):
         # A mask as an index is turned into row numbers, whose count the host must know.
         by_mask = name in _INDEXING and any(tensor.dtype == torch.bool for tensor in given[1:])
         counter["syncs"] += name in _SYNCS or by_mask
-        counter["copies"] += name in _COPIES
         # A view computes nothing; an empty tensor is an allocation only.
         view = not fresh and not any(a.alias_info and a.alias_info.is_write for a in schema.arguments)
+        counter["copies"] += name in _COPIES and not view
         if not view and name not in _EMPTY:
             counter["launches"] += 1
             self.operations.setdefault(self.part, Counter())[name] += 1

@@ -42,6 +42,10 @@ def test_committed_rows_are_the_first_of_every_window():
     assert kept.commit_lens is None
     for field in ("hidden", "positions", "slots"):
         assert torch.equal(getattr(kept, field), getattr(features, field)[rows])
+    one = windows([3])
+    kept = committed_rows(one)
+    assert torch.equal(kept.hidden, one.hidden[:3]) and kept.positions.tolist() == one.positions[:3].tolist()
+    assert kept.slots.tolist() == one.slots[:3].tolist() and kept.commit_lens is None
     prompt = features._replace(commit_lens=None)
     assert committed_rows(prompt) is prompt and all_rows(features) is features
 

@@ -160,6 +160,18 @@ def test_what_makes_the_host_wait_is_a_sync(run, syncs):
     assert counts["worker"]["syncs"] == syncs
 
 
+def test_under_inference_mode_too_copies_are_told_from_views():
+    @torch.inference_mode()
+    def run():
+        a = torch.zeros(4, 6)  # launch, allocation
+        a.reshape(6, 4).contiguous().to(torch.float32)  # views, all three
+        a.t().reshape(24)  # launch, allocation, copy
+        a.to(torch.float64)  # launch, allocation, copy
+
+    counts, _ = counts_of(run)
+    assert counts["worker"] == {"launches": 3, "allocations": 3, "copies": 2, "syncs": 0}
+
+
 def test_host_tensors_do_not_count_on_an_accelerator():
     counts, operations = counts_of(lambda: torch.ones(3) + 1, "cuda")
     assert (counts, operations) == ({}, {})
