@@ -17,6 +17,7 @@ class Turn(NamedTuple):
     repeat: int
     streamed: bool
     seconds: float
+    cpu_seconds: float  # of the scheduler process: what the work costs, however busy the machine is
     answers: list[Generation]  # in the order of the prompts
     rounds: list[dict]  # stage timings of our worker, empty for others
 
@@ -50,14 +51,15 @@ class Plan(NamedTuple):
 
 def take_turn(
     server: ServerProcess, prompts: Sequence[Prompt], concurrency: int, max_tokens: int, streamed: bool = False
-) -> tuple[float, list[Generation]]:
-    """Seconds and answers of one batch, from an empty radix cache."""
+) -> tuple[float, float, list[Generation]]:
+    """Wall seconds, scheduler's processor seconds and answers of one batch, from an empty radix cache."""
     server.client.flush_cache()
     sampling = {"temperature": 0.0, "max_new_tokens": max_tokens}
     ids = [prompt.token_ids for prompt in prompts]
-    start = time.perf_counter()
+    worked, start = server.cpu_seconds(only_schedulers=True), time.perf_counter()
     answers = server.client.generate_many(ids, concurrency, sampling, streamed)
-    return time.perf_counter() - start, answers
+    seconds = time.perf_counter() - start
+    return seconds, server.cpu_seconds(only_schedulers=True) - worked, answers
 
 
 def measure(
@@ -77,8 +79,8 @@ def measure(
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             mark = stage_log.mark()
-            seconds, answers = take_turn(servers[name], prompts, concurrency, max_tokens, streamed)
+            seconds, cpu_seconds, answers = take_turn(servers[name], prompts, concurrency, max_tokens, streamed)
             rounds = stage_log.since(mark) if name == "dflash" else []
-            turns.append(Turn(name, concurrency, repeat, streamed, seconds, answers, rounds))
+            turns.append(Turn(name, concurrency, repeat, streamed, seconds, cpu_seconds, answers, rounds))
         progress(number + 1, len(schedule))
     return turns

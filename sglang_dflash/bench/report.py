@@ -37,8 +37,10 @@ def ratios(cells: Sequence[Cell]) -> list[dict]:
     for concurrency in dict.fromkeys(cell.concurrency for cell in cells):
         for system, over in (("builtin", "plain"), ("dflash", "plain"), ("dflash", "builtin")):
             value = speedup(cells, system, over, concurrency)
+            by_cpu = speedup(cells, system, over, concurrency, "tokens_per_cpu_second")
             if value is not None:
-                rows.append({"system": system, "over": over, "concurrency": concurrency, "speedup": value})
+                row = {"system": system, "over": over, "concurrency": concurrency}
+                rows.append({**row, "speedup": value, "speedup_per_cpu_second": by_cpu})
     return rows
 
 
@@ -47,15 +49,15 @@ def speed_table(cells: Sequence[Cell], same: bool) -> Table:
     table = plain_table()
     table.add_column("in flight", justify="right")
     table.add_column("system")
-    for name in ("tokens/s", "over plain", "over built-in", "first token ms", "ms/token", "ms/round", "accept length"):
+    columns = "tokens/s", "over plain", "over built-in", "tokens/CPU s", "over plain", "over built-in"
+    for name in (*columns, "first token ms", "ms/token", "ms/round", "accept length"):
         table.add_column(name, justify="right")
     for cell in cells:
-        over = [speedup(cells, cell.system, other, cell.concurrency) for other in ("plain", "builtin")]
         table.add_row(
             str(cell.concurrency),
             LABELS[cell.system],
-            number(cell.tokens_per_second),
-            *(number(value if same else None, 2, "x") for value in over),
+            *_figure(cells, cell, "tokens_per_second", same),
+            *_figure(cells, cell, "tokens_per_cpu_second", same),
             number(cell.first_token_ms),
             number(cell.inter_token_ms, 2),
             number(cell.round_ms, 2),
@@ -63,6 +65,11 @@ def speed_table(cells: Sequence[Cell], same: bool) -> Table:
             end_section=cell.system == "dflash",
         )
     return table
+
+
+def _figure(cells: Sequence[Cell], cell: Cell, figure: str, same: bool) -> list[str]:
+    ratio = [speedup(cells, cell.system, over, cell.concurrency, figure) for over in ("plain", "builtin")]
+    return [number(getattr(cell, figure), 0), *(number(value if same else None, 2, "x") for value in ratio)]
 
 
 def position_table(cells: Sequence[Cell]) -> Table | None:
@@ -120,7 +127,7 @@ def equality_line(comparison: Comparison) -> str:
 def print_report(console: Console, cells: Sequence[Cell], comparison: Comparison, memory: Mapping) -> None:
     """All tables, then what differed."""
     same = not comparison.wrong
-    show(console, "Medians over repetitions", speed_table(cells, same))
+    show(console, "Medians over repetitions (CPU s: of the scheduler process)", speed_table(cells, same))
     show(console, POSITIONS, position_table(cells))
     show(console, "Our rounds, milliseconds by stage", stage_table(cells))
     show(console, "Memory of the server's processes", memory_table(memory))

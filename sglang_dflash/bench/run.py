@@ -141,7 +141,8 @@ def _results(turns: Sequence[Turn], cells: Sequence[Cell], comparison: Compariso
         "turns": [
             {
                 "system": turn.system, "concurrency": turn.concurrency, "repeat": turn.repeat,
-                "streamed": turn.streamed, "seconds": turn.seconds, "tokens": turn.tokens,
+                "streamed": turn.streamed, "seconds": turn.seconds, "cpu_seconds": turn.cpu_seconds,
+                "tokens": turn.tokens,
             }
             for turn in turns
         ],

@@ -24,6 +24,7 @@ class Cell(NamedTuple):
     concurrency: int
     tokens_per_second: float | None
     every_tokens_per_second: list[float]
+    tokens_per_cpu_second: float | None  # of the scheduler process; None where it takes none that can be seen
     first_token_ms: float | None
     inter_token_ms: float | None
     round_ms: float | None  # between two arrivals of one streamed answer
@@ -52,12 +53,13 @@ def summarise(turns: Sequence[Turn]) -> list[Cell]:
     return [_cell(system, concurrency, _matching(turns, system, concurrency)) for concurrency, system in keys]
 
 
-def speedup(cells: Sequence[Cell], system: str, over: str, concurrency: int) -> float | None:
-    """Ratio of the medians of tokens per second; None where one is missing."""
+def speedup(
+    cells: Sequence[Cell], system: str, over: str, concurrency: int, figure: str = "tokens_per_second"
+) -> float | None:
+    """Ratio of the medians of ``figure``; None where one is missing."""
     pair = [_find(cells, name, concurrency) for name in (system, over)]
-    if any(cell is None or cell.tokens_per_second is None for cell in pair):
-        return None
-    return pair[0].tokens_per_second / pair[1].tokens_per_second
+    values = [None if cell is None else getattr(cell, figure) for cell in pair]
+    return None if None in values else values[0] / values[1]
 
 
 def _find(cells, system, concurrency) -> Cell | None:
@@ -76,11 +78,13 @@ def _cell(system: str, concurrency: int, turns: list[Turn]) -> Cell:
     whole = [turn for turn in turns if not turn.streamed]
     streamed = [answer for turn in turns if turn.streamed for answer in turn.answers]
     speeds = [turn.tokens_per_second for turn in whole]
+    efforts = [turn.tokens / turn.cpu_seconds for turn in whole if turn.cpu_seconds > 0]
     return Cell(
         system,
         concurrency,
         median(speeds) if speeds else None,
         speeds,
+        median(efforts) if efforts else None,
         _median_ms(answer.time_to_first_token for answer in streamed),
         _median_ms(answer.inter_token_seconds for answer in streamed),
         _median_ms(gap for answer in streamed for gap in _gaps(answer)),

@@ -20,6 +20,7 @@ from sglang_dflash.serve.spec import ServerSpec, accelerator_present
 
 START_TIMEOUT = 420.0  # seconds; a first start without byte code on two busy cores takes minutes
 POLL = 0.5  # seconds
+SCHEDULER_TITLE = "sglang::scheduler"
 GRACE = 4.0  # seconds between SIGTERM and SIGKILL
 
 Progress = Callable[[int, str], None]
@@ -153,11 +154,13 @@ class ServerProcess:
         self.peak_rss = max(self.peak_rss, total)
         return total
 
-    def cpu_seconds(self) -> float:
-        """Processor seconds that the process tree has used so far."""
+    def cpu_seconds(self, only_schedulers: bool = False) -> float:
+        """Processor seconds used so far by the process tree, or by its scheduler processes, which run the models."""
         total = 0.0
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if only_schedulers and not " ".join(process.cmdline()).startswith(SCHEDULER_TITLE):
+                    continue
                 times = process.cpu_times()
                 total += times.user + times.system
         return total

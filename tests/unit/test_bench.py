@@ -22,7 +22,7 @@ def answer(tokens, histogram=(), arrivals=()):
 
 
 def turn(system, seconds, answers, concurrency=1, streamed=False, rounds=()):
-    return Turn(system, concurrency, 0, streamed, seconds, answers, list(rounds))
+    return Turn(system, concurrency, 0, streamed, seconds, seconds / 2, answers, list(rounds))
 
 
 class Judge:
@@ -60,6 +60,7 @@ class TestSummary:
         cells = summary.summarise(self.turns())
         assert [(cell.system, cell.tokens_per_second) for cell in cells] == [("plain", 1.0), ("dflash", 4.0)]
         assert summary.speedup(cells, "dflash", "plain", 1) == 4.0
+        assert summary.speedup(cells, "dflash", "plain", 1, "tokens_per_cpu_second") == 4.0
         assert summary.speedup(cells, "dflash", "builtin", 1) is None
 
     def test_streamed_times(self):
@@ -109,7 +110,9 @@ class TestReport:
 
     def test_ratios_of_what_was_measured(self):
         cells = summary.summarise([turn("plain", 2, [answer([1])]), turn("builtin", 1, [answer([1])])])
-        assert report.ratios(cells) == [{"system": "builtin", "over": "plain", "concurrency": 1, "speedup": 2.0}]
+        assert report.ratios(cells) == [
+            {"system": "builtin", "over": "plain", "concurrency": 1, "speedup": 2.0, "speedup_per_cpu_second": 2.0}
+        ]
 
 
 class TestStages:
