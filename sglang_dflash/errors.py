@@ -1,5 +1,9 @@
 """The one exception that users see."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
+
 
 class DFlashError(Exception):
     """A wrong input, named: which field, what is wrong with it, and what to do.
@@ -12,3 +16,13 @@ class DFlashError(Exception):
         self.field = field
         self.problem = problem
         self.remedy = remedy
+
+
+@contextlib.contextmanager
+def announced() -> Iterator[None]:
+    """Print a ``DFlashError``'s line before it travels on: SGLang would bury it in a traceback."""
+    try:
+        yield
+    except DFlashError as error:
+        print(f"error: sglang-dflash: {error}", file=sys.stderr, flush=True)
+        raise

@@ -1,7 +1,7 @@
 """What one decode round does, ours beside the built-in worker's: ``sglang-dflash bench cost``.
 
-Starts both workers on one pair with ``SGLANG_DFLASH_COUNTS`` set, sends a few greedy requests, and takes medians
-over the rounds. Counts need no clock, so a busy machine gives the same table as an idle one.
+Starts both workers on one pair with ``SGLANG_DFLASH_COUNTS`` set, sends a few greedy requests, and takes
+medians over the rounds. Counts need no clock, so a busy machine gives the same table as an idle one.
 """
 
 import json
@@ -27,7 +27,7 @@ from sglang_dflash.serve import ServerProcess, ServerSpec
 SYSTEMS = ("builtin", "dflash")
 PARTS = ("target", "draft", "worker")
 COUNTS = ("launches", "allocations", "copies", "syncs")
-# Enough rounds for a median; the answers are cut where an accelerator has warmed up long ago.
+# Long enough for some rounds of every size.
 NEW_TOKENS = 96
 
 Medians = dict[str, dict[str, float]]  # part -> count -> median per round
@@ -40,13 +40,17 @@ def main(
     batch_sizes: Annotated[str, typer.Option(help="Comma-separated requests per round.")] = "1,4",
     server_flags: Annotated[str, typer.Option(help="More launch_server arguments, for both.")] = "",
     operations: Annotated[bool, typer.Option(help="Also list the worker's operations by name.")] = False,
-    out: Annotated[Path, typer.Option(help="JSON file that is written.")] = Path("bench-results/round-cost.json"),
+    out: Annotated[Path, typer.Option(help="JSON file that is written.")] = Path(
+        "bench-results/round-cost.json"
+    ),
 ) -> None:
     """Count launches, allocations, copies and syncs of a decode round, ours beside the built-in worker's."""
     sizes = _sizes(batch_sizes)
     questions = [prompt.token_ids for prompt in load_prompts(target, prompts, per_kind=1)]
     if len(questions) < max(sizes):
-        raise DFlashError("batch_sizes", f"asks for {max(sizes)} prompts of {len(questions)}", "give smaller ones")
+        raise DFlashError(
+            "batch_sizes", f"asks for {max(sizes)} prompts of {len(questions)}", "give smaller ones"
+        )
     result = {"sizes": sizes, "systems": {}}
     for system in SYSTEMS:
         spec = ServerSpec(target, draft, system, tuple(shlex.split(server_flags)))
@@ -87,7 +91,9 @@ def of_size(rounds: Sequence[Mapping], size: int) -> list[Mapping]:
     """The rounds of ``size`` requests; DFlashError where there is none."""
     found = [row for row in rounds if row["bs"] == size]
     if not found:
-        raise DFlashError("batch_sizes", f"no round had {size} requests", "give a size that the server can hold")
+        raise DFlashError(
+            "batch_sizes", f"no round had {size} requests", "give a size that the server can hold"
+        )
     return found
 
 

@@ -72,10 +72,8 @@ class PackedProjection:
     def _pack(self) -> None:
         attentions = [layer.self_attn for layer in self._model.layers]
         self._weight = torch.cat([a.qkv_proj.weight[a.q_size :] for a in attentions])
-        biases = [a.qkv_proj.bias for a in attentions]
-        self._bias = (
-            None if biases[0] is None else torch.cat([b[a.q_size :] for a, b in zip(attentions, biases)])
-        )
+        biased = attentions[0].qkv_proj.bias is not None
+        self._bias = torch.cat([a.qkv_proj.bias[a.q_size :] for a in attentions]) if biased else None
         self._version = self._model.weights_version
 
 

@@ -61,9 +61,10 @@ def page() -> str:
     lines = [
         f"# What we touch of SGLang {SGLANG_VERSION}",
         "",
-        "Every import of SGLang is in `sglang_dflash/host/`. Each of its modules lists what it touches, why, and what",
-        "would let us drop it; a test resolves every name, and the fields and parameters that we rely on, in the",
-        "installed version. This page is made from those lists: `python -m sglang_dflash.host.contract > docs/host.md`.",
+        "Every import of SGLang is in `sglang_dflash/host/`. Each of its modules lists what it touches, why,",
+        "and what would let us drop it; a test resolves every name, and the fields and parameters that we",
+        "rely on, in the installed version. This page is made from those lists:",
+        "`python -m sglang_dflash.host.contract > docs/host.md`.",
     ]
     for name, rows in touches_by_module().items():
         lines += ["", f"## host/{name}.py", "", "| Name | Why | Until |", "|---|---|---|"]

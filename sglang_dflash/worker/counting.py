@@ -1,10 +1,10 @@
 """Counts what a decode round does, for our worker and the built-in one alike; off unless asked for.
 
 With ``SGLANG_DFLASH_COUNTS`` naming a file, every decode round appends a JSON line
-``{"bs": 4, "parts": {"target": {"launches": ..., "allocations": ..., "copies": ..., "syncs": ...}, "draft": ..., "worker": ...},
-"operations": {"target": {"mm": ...}, ...}}``.
-Operations are counted where torch dispatches them: on an accelerator each is a kernel launch. On a CPU, those on
-the scheduler's own host tensors are counted too: there they look like any other.
+``{"bs": 4, "parts": {"target": counts, "draft": counts, "worker": counts}, "operations": {"target": {...}}}``,
+counts being ``{"launches": ..., "allocations": ..., "copies": ..., "syncs": ...}``.
+Operations are counted where torch dispatches them: on an accelerator each is a kernel launch. On a CPU, those
+on the scheduler's own host tensors are counted too: there they look like any other.
 """
 
 import json
@@ -22,9 +22,9 @@ _EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_stride
 
 
 class RoundCounter(TorchDispatchMode):
-    """Counts the operations on tensors of one device type, by the part of the round that is running.
+    """Counts the operations on tensors of one device type, by the part of the round that runs.
 
-    ``counts`` and ``operations`` are part -> name -> number, the latter by torch's names of what was launched.
+    ``counts`` and ``operations`` are part -> name -> number, the latter by torch's names of launches.
     """
 
     def __init__(self, device_type: str):

@@ -13,7 +13,7 @@ from sglang_dflash.draft.mask import load_mask_embedding
 from sglang_dflash.draft.model import DFlashDraftModel
 from sglang_dflash.draft.runner import DraftRunner
 from sglang_dflash.draft.view import WholeContext, WindowedContext
-from sglang_dflash.errors import DFlashError
+from sglang_dflash.errors import DFlashError, announced
 from sglang_dflash.host.model_api import register_model
 from sglang_dflash.host.worker_api import (
     BaseSpecWorker,
@@ -53,6 +53,7 @@ class DFlashWorker(BaseSpecWorker):
     ``init_attention_backends``, ``init_cuda_graphs``, then ``forward_batch_generation`` per batch.
     """
 
+    @announced()
     def __init__(self, server_args, gpu_id: int, nccl_port: int, target_worker):
         super().__init__()
         self._target_worker = target_worker

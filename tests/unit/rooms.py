@@ -1,10 +1,10 @@
-"""What the worker's rooms are tested on: a small real draft model, and the few fields of a runner that they read."""
+"""What the worker's rooms are tested on: a small real draft, and the fields of a runner that they read."""
 
 from types import SimpleNamespace
 
 import torch
-
 from published_drafts import plain
+
 from sglang_dflash.checks.tensors import expected_tensors
 from sglang_dflash.config import parse_draft_config
 from sglang_dflash.draft.model import DFlashDraftModel
@@ -56,7 +56,9 @@ class Pool:
 
     start_layer, store_dtype, dtype = 0, torch.float32, torch.float32
 
-    def __init__(self, layers: int = LAYERS, slots: int = 40, heads: int = KV_HEADS, head_dim: int = HEAD_DIM):
+    def __init__(
+        self, layers: int = LAYERS, slots: int = 40, heads: int = KV_HEADS, head_dim: int = HEAD_DIM
+    ):
         self.layer_num = layers
         self.keys = [torch.randn(slots, heads, head_dim) for _ in range(layers)]
         self.values = [torch.randn(slots, heads, head_dim) for _ in range(layers)]

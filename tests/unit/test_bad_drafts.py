@@ -1,4 +1,4 @@
-"""A draft whose files or config are wrong ends the launch, before any weights load, in one line that names what."""
+"""A draft whose files or config are wrong ends the launch, before weights load, in one line naming what."""
 
 import json
 

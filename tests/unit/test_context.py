@@ -23,7 +23,7 @@ def model(request):
 
 
 def windows(commit_lens: list[int], seed: int = 0) -> Features:
-    """Windows of WIDTH tokens with random features, slots of their own, and positions that follow each other."""
+    """Windows of WIDTH tokens with random features, slots of their own, and ascending positions."""
     torch.manual_seed(seed)
     bs = len(commit_lens)
     starts = torch.randint(0, 50, (bs, 1))

@@ -128,7 +128,10 @@ def test_a_plain_pair_runs_on_ours_and_the_log_has_both_versions(monkeypatch, ca
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (DFlashError("sglang", "version 0 is installed", "pip install it"), "sglang: version 0 is installed (pip"),
+        (
+            DFlashError("sglang", "version 0 is installed", "pip install it"),
+            "sglang: version 0 is installed (pip",
+        ),
         (RuntimeError("no such hook"), "could not be installed: RuntimeError: no such hook"),
     ],
 )
@@ -163,8 +166,8 @@ def test_sglang_does_not_get_to_swallow_it():
     assert run.returncode == 2 and "serving" not in run.stdout
     lines = [line for line in run.stderr.splitlines() if line.startswith("error:")]
     assert lines == [
-        f"error: sglang-dflash: sglang: version 0.5.22 is installed, this plug-in is written for {SGLANG_VERSION} "
-        f"(pip install sglang=={SGLANG_VERSION})"
+        "error: sglang-dflash: sglang: version 0.5.22 is installed, this plug-in is written for "
+        f"{SGLANG_VERSION} (pip install sglang=={SGLANG_VERSION})"
     ]
 
 
