@@ -1,7 +1,7 @@
 """Counts what a decode round does, for our worker and the built-in one alike; off unless asked for.
 
 With ``SGLANG_DFLASH_COUNTS`` naming a file, every decode round appends a JSON line
-``{"bs": 4, "parts": {"target": counts, "draft": counts, "worker": counts}, "operations": {"target": {...}}}``,
+``{"bs": 4, "parts": {"target": counts, "draft": counts, "worker": counts}, "operations": {"target": {}}}``,
 counts being ``{"launches": ..., "allocations": ..., "copies": ..., "syncs": ...}``.
 Operations are counted where torch dispatches them: on an accelerator each is a kernel launch. On a CPU, those
 on the scheduler's own host tensors are counted too: there they look like any other.
