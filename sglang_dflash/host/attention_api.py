@@ -10,7 +10,9 @@ __all__ = ["ATTENTION_BACKENDS", "AttentionBackend", "AttentionType", "register_
 
 _PUBLIC = "never: public"
 TOUCHES = (
-    Touch("sglang.srt.layers.attention.base_attn_backend:AttentionBackend", "base class of the backend", _PUBLIC),
+    Touch(
+        "sglang.srt.layers.attention.base_attn_backend:AttentionBackend", "base class of the backend", _PUBLIC
+    ),
     Touch(
         "sglang.srt.layers.attention.base_attn_backend:AttentionBackend.forward",
         "overridden: one body for every mode",
@@ -23,19 +25,46 @@ TOUCHES = (
         _PUBLIC,
         ("forward_batch",),
     ),
-    Touch("sglang.srt.layers.attention.base_attn_backend:AttentionBackend.needs_cpu_seq_lens", "set False", _PUBLIC),
-    Touch("sglang.srt.layers.attention.attention_registry:register_attention_backend", "names our backend", _PUBLIC),
-    Touch("sglang.srt.layers.radix_attention:AttentionType.ENCODER_ONLY", "the draft's block sees all of itself", _PUBLIC),
+    Touch(
+        "sglang.srt.layers.attention.base_attn_backend:AttentionBackend.needs_cpu_seq_lens",
+        "set False",
+        _PUBLIC,
+    ),
+    Touch(
+        "sglang.srt.layers.attention.attention_registry:register_attention_backend",
+        "names our backend",
+        _PUBLIC,
+    ),
+    Touch(
+        "sglang.srt.layers.radix_attention:AttentionType.ENCODER_ONLY",
+        "the draft's block sees all of itself",
+        _PUBLIC,
+    ),
     Touch(
         "sglang.srt.layers.radix_attention:RadixAttention",
         "fields of the layer the backend serves",
         _PUBLIC,
-        ("num_heads", "num_kv_heads", "head_dim", "v_head_dim", "sliding_window_size", "logit_cap", "attn_type"),
+        (
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "v_head_dim",
+            "sliding_window_size",
+            "logit_cap",
+            "attn_type",
+        ),
     ),
     Touch(
         "sglang.srt.model_executor.forward_batch_info:ForwardBatch",
         "fields the plan of a forward pass reads",
         _PUBLIC,
-        ("req_pool_indices", "seq_lens", "extend_seq_lens_cpu", "extend_prefix_lens_cpu", "out_cache_loc", "spec_info"),
+        (
+            "req_pool_indices",
+            "seq_lens",
+            "extend_seq_lens_cpu",
+            "extend_prefix_lens_cpu",
+            "out_cache_loc",
+            "spec_info",
+        ),
     ),
 )

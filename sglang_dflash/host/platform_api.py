@@ -11,7 +11,12 @@ _PUBLIC = "never: public"
 TOUCHES = (
     Touch("sglang.srt.platforms.interface:SRTPlatform", "base class of the CPU platform", _PUBLIC),
     *(
-        Touch(f"sglang.srt.platforms.interface:SRTPlatform.{name}", "overridden by the CPU platform", _PUBLIC, parameters)
+        Touch(
+            f"sglang.srt.platforms.interface:SRTPlatform.{name}",
+            "overridden by the CPU platform",
+            _PUBLIC,
+            parameters,
+        )
         for name, parameters in (
             ("get_default_attention_backend", ()),
             ("get_default_speculative_draft_attention_backend", ("algorithm",)),
@@ -34,5 +39,7 @@ TOUCHES = (
         ("supports_triton", "graph_capture"),
     ),
     Touch("sglang.srt.platforms.device_mixin:PlatformEnum.OOT", "marks the platform as out of tree", _PUBLIC),
-    Touch("sglang.srt.platforms.device_mixin:DeviceMixin.get_device", "overridden: the device is cpu", _PUBLIC),
+    Touch(
+        "sglang.srt.platforms.device_mixin:DeviceMixin.get_device", "overridden: the device is cpu", _PUBLIC
+    ),
 )

@@ -26,7 +26,13 @@ TOUCHES = (
         f"{_ROWS}:write_cache_indices",
         "replaced: loops over requests with several host reads each",
         _SEAM,
-        ("out_cache_loc", "req_pool_indices_tensor", "prefix_lens_tensor", "prefix_tensors", "req_to_token_pool"),
+        (
+            "out_cache_loc",
+            "req_pool_indices_tensor",
+            "prefix_lens_tensor",
+            "prefix_tensors",
+            "req_to_token_pool",
+        ),
     ),
     Touch(
         f"{_LOCS}:fill_front_out_cache_loc_func",

@@ -71,12 +71,22 @@ TOUCHES = (
         ("input_ids", "positions", "forward_batch", "input_embeds", "pp_proxy_tensors"),
     ),
     Touch("sglang.srt.models.qwen3:Qwen3ForCausalLM", "the model the lean pass stands in for", _DECODER),
-    Touch("sglang.srt.layers.aux_hidden_states:AuxHiddenStateList", "how captured layers are handed on", _DECODER),
     Touch(
-        "sglang.srt.layers.quantization.unquant:UnquantizedLinearMethod", "tells plain weights from others", _DECODER
+        "sglang.srt.layers.aux_hidden_states:AuxHiddenStateList",
+        "how captured layers are handed on",
+        _DECODER,
     ),
-    Touch("sglang.srt.model_executor.forward_context:get_attn_backend", "the backend of this forward", _DECODER),
-    Touch("sglang.srt.distributed:tensor_model_parallel_all_reduce", "joins the ranks' partial sums", _PUBLIC),
+    Touch(
+        "sglang.srt.layers.quantization.unquant:UnquantizedLinearMethod",
+        "tells plain weights from others",
+        _DECODER,
+    ),
+    Touch(
+        "sglang.srt.model_executor.forward_context:get_attn_backend", "the backend of this forward", _DECODER
+    ),
+    Touch(
+        "sglang.srt.distributed:tensor_model_parallel_all_reduce", "joins the ranks' partial sums", _PUBLIC
+    ),
     Touch("sglang.srt.runtime_context:get_context", "is LoRA on?", _PUBLIC),
 )
 

@@ -8,7 +8,11 @@ from sglang_dflash.host.contract import Touch
 _CARVED = "a public row layout of the pool"
 TOUCHES = (
     Touch("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool", "base class of the pool", "never: public"),
-    Touch("sglang.srt.mem_cache.memory_pool:MHATokenToKVPool._create_buffers_normal", "overridden: joint rows", _CARVED),
+    Touch(
+        "sglang.srt.mem_cache.memory_pool:MHATokenToKVPool._create_buffers_normal",
+        "overridden: joint rows",
+        _CARVED,
+    ),
     Touch(
         "sglang.srt.mem_cache.memory_pool:MHATokenToKVPool._init_kv_copy_and_warmup",
         "overridden: would launch a Triton kernel",

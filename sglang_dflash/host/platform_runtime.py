@@ -2,7 +2,7 @@
 
 import torch
 from sglang.srt.distributed.parallel_state import GroupCoordinator
-from sglang.srt.runtime_context import get_parallel
+from sglang.srt.runtime_context import get_parallel, get_spec
 
 from sglang_dflash.host.contract import Touch
 
@@ -11,6 +11,7 @@ __all__ = ["get_parallel"]
 _UPSTREAM = "fixed in SGLang"
 TOUCHES = (
     Touch("sglang.srt.runtime_context:get_parallel", "ranks that share this host's cores", "never: public"),
+    Touch("sglang.srt.runtime_context:get_spec", "is this server speculating?", "never: public"),
     Touch(
         "sglang.srt.distributed.parallel_state:GroupCoordinator.all_gather_into_tensor",
         "replaced: goes through a custom op that has no CPU kernel",
@@ -30,6 +31,11 @@ TOUCHES = (
         ("self", "forward_batch", "pp_proxy_tensors"),
     ),
 )
+
+
+def speculating() -> bool:
+    """True where a speculative worker drives this process's model."""
+    return get_spec().speculative_algorithm is not None
 
 
 def gather_without_custom_op() -> None:

@@ -1,8 +1,8 @@
 """Attention on the host: batched torch over SGLang's paged KV pool, every mode through one body.
 
-Decode, ragged extend (prefix, chunked, mixed), verify of a chain or a tree, and the draft's bidirectional block;
-sliding windows, soft caps and sinks. Query heads that share a KV head are folded into the query axis, or left to
-torch's grouped attention, so keys and values are gathered once and never repeated.
+Decode, ragged extend (prefix, chunked, mixed), verify of a chain or a tree, and the draft's bidirectional
+block; sliding windows, soft caps and sinks. Query heads that share a KV head are folded into the query axis, or
+left to torch's grouped attention, so keys and values are gathered once and never repeated.
 """
 
 import torch
@@ -51,7 +51,9 @@ class SplitRows:
         self._pool.set_kv_buffer(layer, slots, k, v)
 
     def write_rows(self, layer, slots, rows) -> None:
-        keys, values = rows.split((layer.tp_k_head_num * layer.qk_head_dim, layer.tp_v_head_num * layer.v_head_dim), 1)
+        keys, values = rows.split(
+            (layer.tp_k_head_num * layer.qk_head_dim, layer.tp_v_head_num * layer.v_head_dim), 1
+        )
         keys = keys.unflatten(1, (layer.tp_k_head_num, layer.qk_head_dim))
         values = values.unflatten(1, (layer.tp_v_head_num, layer.v_head_dim))
         self._pool.set_kv_buffer(layer, slots, keys, values)
@@ -63,7 +65,7 @@ class SplitRows:
 
 
 class CpuAttention(AttentionBackend):
-    """The backend ``dflash_cpu``; one for the target, one for the draft, each with its own pool and slot table."""
+    """The backend ``dflash_cpu``: one for the target, one for the draft, each with its pool and slot table."""
 
     # Lengths live on the host already: nothing has to be copied for us.
     needs_cpu_seq_lens = False
@@ -101,7 +103,9 @@ class CpuAttention(AttentionBackend):
         q: [tokens, heads * head_dim]; k, v: [tokens, kv_heads, head_dim] or None; sinks: [heads] or None.
         """
         if any(value is not None for value in unsupported.values()):
-            raise DFlashError("attention", f"{', '.join(unsupported)} not supported on the CPU platform", "use a GPU")
+            raise DFlashError(
+                "attention", f"{', '.join(unsupported)} not supported on the CPU platform", "use a GPU"
+            )
         if save_kv_cache and k is not None:
             self._kv.write(layer, forward_batch.out_cache_loc, k, v)
         return self._all_spans(q.view(-1, layer.tp_q_head_num, layer.qk_head_dim), layer, sinks)
@@ -149,7 +153,7 @@ class CpuAttention(AttentionBackend):
 
 
 def _folded(q, keys, values, bias, scale, bs, n, group) -> torch.Tensor:
-    """Few queries: the heads of a group become rows of one query block [bs, kv_heads, group * n, head_dim]."""
+    """Few queries: the heads of a group become rows of a query block [bs, kv_heads, group * n, head_dim]."""
     kv_heads = keys.shape[1]
     if n == 1:
         out = F.scaled_dot_product_attention(q.view(bs, kv_heads, group, -1), keys, values, bias, scale=scale)
@@ -167,7 +171,7 @@ def _grouped(q, keys, values, bias, scale, bs, n) -> torch.Tensor:
 
 
 def explicit_attention(q, keys, values, bias, layer, sinks, folded: bool) -> torch.Tensor:
-    """Attention with a tanh soft cap on the scores and a learned sink per head: [bs * n, heads * v_head_dim].
+    """Attention with a tanh soft cap on the scores and a sink per head: [bs * n, heads * v_head_dim].
 
     q: [bs, n, heads, head_dim]; keys, values: [bs, kv_heads, L, dim]; bias as in ``Span.bias``; sinks: [heads].
     """

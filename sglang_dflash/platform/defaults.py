@@ -61,7 +61,9 @@ def _sizes(server_args, previous) -> None:
     defaults = {}
     if cfg.max_total_tokens is None:
         defaults["max_total_tokens"] = default_kv_tokens(
-            kv_row_bytes(model_config_of(server_args), cfg.tp_size), cfg.tp_size, psutil.virtual_memory().available
+            kv_row_bytes(model_config_of(server_args), cfg.tp_size),
+            cfg.tp_size,
+            psutil.virtual_memory().available,
         )
     if cfg.max_running_requests is None:
         defaults["max_running_requests"] = MAX_REQUESTS
@@ -80,11 +82,16 @@ def _sizes(server_args, previous) -> None:
 def kv_row_bytes(model_config, ranks: int) -> int:
     """Bytes of one token's keys and values over all layers, in one rank."""
     width = model_config.head_dim + (model_config.v_head_dim or model_config.head_dim)
-    return model_config.num_hidden_layers * model_config.get_num_kv_heads(ranks) * width * model_config.dtype.itemsize
+    return (
+        model_config.num_hidden_layers
+        * model_config.get_num_kv_heads(ranks)
+        * width
+        * model_config.dtype.itemsize
+    )
 
 
 def default_kv_tokens(row_bytes: int, ranks: int, free_bytes: int) -> int:
-    """Tokens of the KV pool: a share of the free memory, bounded, so that start-up does not zero gigabytes."""
+    """Tokens of the KV pool: a share of the free memory, bounded, so that start-up zeroes no gigabytes."""
     fitting = int(free_bytes * MEMORY_SHARE) // (row_bytes * ranks)
     return max(1024, min(MAX_TOKENS, fitting) // 1024 * 1024)
 
@@ -92,7 +99,9 @@ def default_kv_tokens(row_bytes: int, ranks: int, free_bytes: int) -> int:
 def _only_dflash(server_args, previous) -> None:
     algorithm = resolving_view(server_args).speculative_algorithm
     if algorithm is not None and algorithm.upper() != "DFLASH":
-        raise DFlashError("--speculative-algorithm", f"{algorithm} does not run on the CPU platform", "use DFLASH")
+        raise DFlashError(
+            "--speculative-algorithm", f"{algorithm} does not run on the CPU platform", "use DFLASH"
+        )
     previous(server_args)
 
 

@@ -1,7 +1,5 @@
 """The platform object: what SGLang asks about a host without an accelerator."""
 
-import os
-
 import psutil
 import torch
 

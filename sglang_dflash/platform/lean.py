@@ -59,7 +59,11 @@ def why_not(model: nn.Module) -> str | None:
         if any(linear.bias is not None for linear in linears[1:]):
             return "biases outside the attention's input"
         rotary = attention.rotary_emb
-        if type(rotary) not in ROTARY_CLASSES or not rotary.is_neox_style or rotary.rotary_dim != rotary.head_size:
+        if (
+            type(rotary) not in ROTARY_CLASSES
+            or not rotary.is_neox_style
+            or rotary.rotary_dim != rotary.head_size
+        ):
             return f"rotary embedding {type(rotary).__name__}"
         norms = (layer.input_layernorm, layer.post_attention_layernorm, attention.q_norm, attention.k_norm)
         if not all(type(norm) is RMSNorm and not norm.cast_x_before_out_mul for norm in norms):
@@ -99,7 +103,7 @@ class LeanDecoder:
         self._table: tuple | None = None  # cos_sin_cache, cosines, signed sines
 
     def __call__(self, input_ids, positions, forward_batch, input_embeds=None, pp_proxy_tensors=None):
-        """Hidden states [tokens, hidden], normed; with captured layers, (hidden states, list of [tokens, hidden])."""
+        """Hidden states [tokens, hidden], normed; with captured layers, a pair of them and a list like them."""
         if forward_batch.forward_mode.is_idle():
             return self._slow(input_ids, positions, forward_batch, input_embeds, pp_proxy_tensors)
         model = self._model

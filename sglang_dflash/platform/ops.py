@@ -16,7 +16,9 @@ def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
     """
     width = x.shape[-1]
     squares = (x * x).view(-1, width)
-    return torch.addmm(_constant(1, eps), squares, _constant(width, 1 / width)).rsqrt_().view(*x.shape[:-1], 1)
+    return (
+        torch.addmm(_constant(1, eps), squares, _constant(width, 1 / width)).rsqrt_().view(*x.shape[:-1], 1)
+    )
 
 
 @cache
@@ -67,7 +69,7 @@ def rotary_embedding(self, positions, query, key, offsets=None, fused_set_kv_buf
 
 
 def rotation(cos_sin: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """[n, dim] of half cosines and half sines -> cosines and signed sines, both [n, 1, dim], for ``rotate``."""
+    """[n, dim] of cosines and sines by half -> cosines and signed sines, both [n, 1, dim], for ``rotate``."""
     cos, sin = cos_sin.to(dtype).chunk(2, -1)
     return torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
 

@@ -7,10 +7,12 @@ token j. All functions are batched; none loops over requests.
 import torch
 
 
-def write_row_spans(req_pool_indices, req_to_token, start_offset, end_offset, out_cache_loc, batch_size) -> None:
+def write_row_spans(
+    req_pool_indices, req_to_token, start_offset, end_offset, out_cache_loc, batch_size
+) -> None:
     """Write ``out_cache_loc`` into columns [start, end) of each request's row.
 
-    req_pool_indices, start_offset, end_offset: [bs] int; out_cache_loc: [sum(end - start)] int, request after request.
+    req_pool_indices, start_offset, end_offset: [bs] int; out_cache_loc: [sum(end - start)] int, in that order.
     """
     rows, columns = _spans(req_pool_indices, start_offset, end_offset)
     req_to_token[rows, columns] = out_cache_loc[: columns.shape[0]].to(req_to_token.dtype)
@@ -54,8 +56,10 @@ def last_slots(req_to_token, req_pool_indices_tensor, prefix_lens_tensor) -> tor
     return found.masked_fill(prefix <= 0, -1)
 
 
-def window_slots(*, req_pool_indices, req_to_token, start_offset, end_offset, batch_size, draft_token_num, device):
-    """Slots of columns [start, start + draft_token_num) of each request's row: [bs * draft_token_num] int64."""
+def window_slots(
+    *, req_pool_indices, req_to_token, start_offset, end_offset, batch_size, draft_token_num, device
+):
+    """Slots of ``draft_token_num`` columns from start on of each request's row: [bs * columns] int64."""
     columns = start_offset.long()[:, None] + torch.arange(draft_token_num)
     return req_to_token[req_pool_indices[:, None], columns].reshape(-1).long()
 
@@ -63,7 +67,7 @@ def window_slots(*, req_pool_indices, req_to_token, start_offset, end_offset, ba
 def pack_front_slots(num_front, out_cache_loc, front_out_cache_loc) -> None:
     """Pack the first ``num_front[i]`` slots of request i's window at the front of ``front_out_cache_loc``.
 
-    num_front: [bs] int; out_cache_loc: [bs * width] int; front_out_cache_loc: written, the tail is left as it is.
+    num_front: [bs] int; out_cache_loc: [bs * width] int; front_out_cache_loc: its tail is left as it is.
     """
     window = out_cache_loc.view(num_front.numel(), -1)
     kept = window[torch.arange(window.shape[1]) < num_front[:, None]]

@@ -10,8 +10,8 @@ from sglang_dflash.platform.masks import Queries, additive, sees_everything, tre
 class Span:
     """Requests whose new tokens attend in one batched call, padded to one width.
 
-    ``pad`` is None where the tokens need no padding and no reordering. ``run`` is the slots as a slice where one
-    request's slots follow each other, so that its keys are read in place.
+    ``pad`` is None where the tokens need no padding and no reordering. ``run`` is the slots as a slice where
+    one request's slots follow each other, so that its keys are read in place.
     """
 
     def __init__(self, queries: Queries, slots: torch.Tensor, folded: bool, pad: "Padding | None" = None):
@@ -87,7 +87,10 @@ def extend_spans(table, rows, prefix_lens: list[int], new_lens: list[int]) -> li
     for length in new_lens:
         firsts.append(firsts[-1] + length)
     whole = len(buckets) == 1
-    return [_ragged_span(table, rows, prefix_lens, new_lens, firsts, members, whole) for members in buckets.values()]
+    return [
+        _ragged_span(table, rows, prefix_lens, new_lens, firsts, members, whole)
+        for members in buckets.values()
+    ]
 
 
 def _ragged_span(table, rows, prefix_lens, new_lens, firsts, members, whole: bool) -> Span:

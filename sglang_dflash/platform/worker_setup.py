@@ -48,7 +48,8 @@ def create_backend(runner):
 def after_model(model: torch.nn.Module) -> None:
     """Repairs that need a loaded model, and the lean pass."""
     from sglang_dflash.host import platform_runtime
-    from sglang_dflash.platform import lean
+    from sglang_dflash.options import Options
+    from sglang_dflash.platform import lean, stepclock
 
     platform_runtime.keep_dtype_of_input_embeddings()
     for module in model.modules():
@@ -56,3 +57,6 @@ def after_model(model: torch.nn.Module) -> None:
         if getattr(module, "use_table_qk_norm_rope", False):
             module.use_table_qk_norm_rope = False
     lean.adopt(model)
+    timings = Options.from_env().timings
+    if timings and not platform_runtime.speculating():
+        stepclock.install(model, timings)

@@ -53,7 +53,7 @@ def random_tree(nodes: int, rng: random.Random):
 
 
 class Batch:
-    """Requests with permuted slots in a pool full of random rows; ``forward_batch`` is what the backend reads."""
+    """Requests with permuted slots in a pool of random rows; ``forward_batch`` is what the backend reads."""
 
     def __init__(self, pool, layer, prefix_lens, new_lens, seed):
         self.pool, self.layer = pool, layer
@@ -71,10 +71,10 @@ class Batch:
         self.sinks = torch.randn(layer.tp_q_head_num, generator=generator)
 
     def forward_batch(self, mode: str, spec_info=None, depths=None):
-        new_columns = [
-            list(range(p, p + n)) for p, n in zip(self.prefix_lens, self.new_lens, strict=True)
-        ]
-        locations = torch.cat([self.table[r, c] for r, c in zip(self.rows.tolist(), new_columns, strict=True)])
+        new_columns = [list(range(p, p + n)) for p, n in zip(self.prefix_lens, self.new_lens, strict=True)]
+        locations = torch.cat(
+            [self.table[r, c] for r, c in zip(self.rows.tolist(), new_columns, strict=True)]
+        )
         kv_lens = [p + n for p, n in zip(self.prefix_lens, self.new_lens, strict=True)]
         steps = [depths or range(n) for n in self.new_lens]
         positions = [p + d for p, step in zip(self.prefix_lens, steps, strict=True) for d in step]

@@ -12,7 +12,12 @@ from sglang_dflash.host.attention_api import AttentionType
 from sglang_dflash.host.platform_pool import CpuKVPool
 from sglang_dflash.platform.attention import CpuAttention, SplitRows
 
-SHAPES = {"groups of 2": (4, 2, 8, 8), "one KV head": (3, 1, 8, 8), "no groups": (2, 2, 8, 8), "short values": (4, 2, 8, 4)}
+SHAPES = {
+    "groups of 2": (4, 2, 8, 8),
+    "one KV head": (3, 1, 8, 8),
+    "no groups": (2, 2, 8, 8),
+    "short values": (4, 2, 8, 4),
+}
 MODES = {  # prefix lengths, new lengths
     "decode": ([7, 1, 19], [1, 1, 1]),
     "decode even": ([9, 9], [1, 1]),
@@ -52,7 +57,9 @@ def make(shape, window=-1, cap=0.0, encoder_only=False, dtype=torch.float32):
 
 def backend_for(pool, batch):
     runner = SimpleNamespace(
-        use_mla_backend=False, token_to_kv_pool=pool, req_to_token_pool=SimpleNamespace(req_to_token=batch.table)
+        use_mla_backend=False,
+        token_to_kv_pool=pool,
+        req_to_token_pool=SimpleNamespace(req_to_token=batch.table),
     )
     return CpuAttention(runner)
 

@@ -16,7 +16,10 @@ def machine(monkeypatch):
     def build(switch=None, nodes=False, usable=False, in_tree_cpu=False):
         import torch
 
-        for name, value in ((activation.SWITCH, switch), ("SGLANG_USE_CPU_ENGINE", "1" if in_tree_cpu else None)):
+        for name, value in (
+            (activation.SWITCH, switch),
+            ("SGLANG_USE_CPU_ENGINE", "1" if in_tree_cpu else None),
+        ):
             monkeypatch.delenv(name, raising=False)
             if value is not None:
                 monkeypatch.setenv(name, value)

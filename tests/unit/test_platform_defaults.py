@@ -84,7 +84,11 @@ def test_the_kv_pool_is_bounded_by_memory(row_bytes, ranks, free_gb, tokens):
 
 def test_kv_row_bytes():
     model = SimpleNamespace(
-        head_dim=16, v_head_dim=8, num_hidden_layers=3, dtype=torch.bfloat16, get_num_kv_heads=lambda ranks: 4 // ranks
+        head_dim=16,
+        v_head_dim=8,
+        num_hidden_layers=3,
+        dtype=torch.bfloat16,
+        get_num_kv_heads=lambda ranks: 4 // ranks,
     )
     assert kv_row_bytes(model, 2) == 3 * 2 * (16 + 8) * 2
 

@@ -135,7 +135,9 @@ class Server:
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 0.15)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 0.15)], ids=["fp32", "bf16"]
+)
 def test_prefill_decode_and_verify_equal_transformers(dtype, tolerance, bias, monkeypatch):
     reference = reference_of(config_of(bias), dtype)
     server = Server(reference, dtype, monkeypatch)

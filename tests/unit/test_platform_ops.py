@@ -46,12 +46,16 @@ def test_rms_norm_with_residual(dtype):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"variance_size_override": 32}, {"cast_x_before_out_mul": True}, {"fp32_residual": True}], ids=str
+    "changes",
+    [{"variance_size_override": 32}, {"cast_x_before_out_mul": True}, {"fp32_residual": True}],
+    ids=str,
 )
 def test_special_norms_keep_the_reference(changes):
     torch.manual_seed(0)
     norm, x, residual = norm_like(64, torch.float32, **changes), torch.randn(3, 64), torch.randn(3, 64)
-    for mine, theirs in zip(ops.rms_norm(norm, x, residual), RMSNorm.forward_native(norm, x, residual), strict=True):
+    for mine, theirs in zip(
+        ops.rms_norm(norm, x, residual), RMSNorm.forward_native(norm, x, residual), strict=True
+    ):
         assert torch.equal(mine, theirs)
 
 
@@ -68,7 +72,9 @@ def test_silu_and_mul():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("neox, rotary_dim", [(True, 16), (False, 16), (True, 8)], ids=["neox", "interleaved", "partial"])
+@pytest.mark.parametrize(
+    "neox, rotary_dim", [(True, 16), (False, 16), (True, 8)], ids=["neox", "interleaved", "partial"]
+)
 def test_rotary_embedding(neox, rotary_dim, dtype):
     torch.manual_seed(0)
     rotary_class = ROTARY_CLASSES[0]
@@ -83,7 +89,11 @@ def test_rotary_embedding(neox, rotary_dim, dtype):
         _apply_rotary_emb_wrapped=apply_rotary_emb,
     )
     rotary.forward_native = lambda *args: rotary_class.forward_native(rotary, *args)
-    positions, query, key = torch.tensor([0, 7, 49]), torch.randn(3, 64, dtype=dtype), torch.randn(3, 32, dtype=dtype)
+    positions, query, key = (
+        torch.tensor([0, 7, 49]),
+        torch.randn(3, 64, dtype=dtype),
+        torch.randn(3, 32, dtype=dtype),
+    )
     for mine, theirs in zip(
         ops.rotary_embedding(rotary, positions, query, key),
         rotary_class.forward_native(rotary, positions, query, key),
