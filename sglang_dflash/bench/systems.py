@@ -7,7 +7,7 @@ import psutil
 from sglang_dflash.serve.spec import WORKERS, ServerSpec
 
 LABELS = {"plain": "plain", "builtin": "built-in DFLASH", "dflash": "sglang-dflash"}
-SERVER_BYTES = 2_000_000_000  # of three Python processes that hold torch and SGLang
+SERVER_BYTES = 3_000_000_000  # of three Python processes that hold torch and SGLang
 
 
 def build_specs(
