@@ -14,7 +14,7 @@ MIN_EXPECTED = 5.0  # per bin, the usual condition for the chi-square approximat
 
 def next_token_probs(target, sequences: list[list[int]], params: dict) -> torch.Tensor:
     """[len(sequences), V] fp64: the filtered distribution after each of the equally long sequences."""
-    merged = NO_FILTER | params
+    merged = NO_FILTER | {name: params[name] for name in NO_FILTER if name in params}
     with torch.inference_mode():
         logits = target(torch.tensor(sequences), logits_to_keep=1).logits[:, -1].double()
     rows = len(sequences)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 import torch
-from distributions import MIN_EXPECTED, continuations, g_test
+from distributions import MIN_EXPECTED, continuations, g_test, next_token_probs
 
+from sglang_dflash.kernels.seeded_hash import murmur_hash32
 from sglang_dflash.reference import load_target
 
 LENGTH = 4  # tokens per sample: the first comes from the prefill, the others from rounds
@@ -97,29 +98,23 @@ SEEDED = {
 }
 
 
-def seeded_reference(target, prompt, params: dict, seed: int, length: int, stop_ids) -> list[int]:
-    """Plain decoding, one token at a time, with SGLang's own seeded draw of the token at every position."""
-    from sglang.srt.layers.sampler import (
-        sampling_from_probs_torch,
-        top_k_top_p_min_p_sampling_from_probs_torch,
-    )
+def seeded_draw(probs: torch.Tensor, seed: int, position: int, ranked: bool) -> int:
+    """SGLang's rule: largest log-probability + Gumbel noise of (seed, position, column)."""
+    order = probs.argsort(descending=True) if ranked else torch.arange(len(probs))
+    columns = torch.arange(len(probs))
+    uniform = murmur_hash32(torch.tensor([seed]), torch.tensor([position]), columns)[0].double() / (2**32 - 1)
+    gumbel = -torch.log(-torch.log(uniform))
+    return int(order[(probs[order].log() + gumbel).argmax()])
 
-    tokens = list(prompt)
-    seeds = torch.tensor([seed])
-    while len(tokens) < len(prompt) + length and not set(tokens[len(prompt) :]) & set(stop_ids):
-        with torch.inference_mode():
-            logits = target(torch.tensor([tokens]), logits_to_keep=1).logits[:, -1]
-        probs, position = (logits / params["temperature"]).softmax(-1), torch.tensor([len(tokens) - 1])
-        if "top_k" in params or "top_p" in params:
-            top_k = torch.tensor([params.get("top_k", 1 << 30)])
-            top_p = torch.tensor([params.get("top_p", 1.0)])
-            drawn = top_k_top_p_min_p_sampling_from_probs_torch(
-                probs, top_k, top_p, torch.zeros(1), False, seeds, position
-            )
-        else:
-            drawn = sampling_from_probs_torch(probs, seeds, position)
-        tokens.append(int(drawn))
-    return tokens[len(prompt) :]
+
+def seeded_reference(target, prompt, params: dict, stop_ids) -> list[int]:
+    """Plain decoding with a seed, one token at a time."""
+    tokens = []
+    while len(tokens) < params["max_new_tokens"] and not set(tokens) & set(stop_ids):
+        probs = next_token_probs(target, [[*prompt, *tokens]], params)[0]
+        position = len(prompt) + len(tokens) - 1
+        tokens.append(seeded_draw(probs, params["sampling_seed"], position, ranked=len(params) > 3))
+    return tokens
 
 
 @pytest.mark.parametrize("sort", SEEDED)
@@ -132,7 +127,6 @@ def test_a_seed_gives_plain_decodings_tokens(servers, pair, target, stop_ids, so
     answers = [tokens for tokens, _ in sample(server, prompts, params)]
     assert [tokens for tokens, _ in sample(server, prompts[::-1], params[::-1])][::-1] == answers
     for prompt, chosen, tokens in zip(prompts, params, answers, strict=True):
-        seed, length = chosen["sampling_seed"], chosen["max_new_tokens"]
-        assert list(tokens) == seeded_reference(target, prompt, chosen, seed, length, stop_ids), chosen
+        assert list(tokens) == seeded_reference(target, prompt, chosen, stop_ids), chosen
     others = sample(server, prompts, [p | {"sampling_seed": 7} for p in params])
     assert [tokens for tokens, _ in others] != answers

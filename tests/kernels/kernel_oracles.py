@@ -90,3 +90,24 @@ def inverse_cdf(probs, uniform):
         if uniform < mass:
             return token
     return [token for token in order if probs[token] > 0][-1]
+
+
+def murmur3(data, seed=0):
+    """MurmurHash3_x86_32 of bytes whose number is a multiple of four, as published."""
+    state = seed
+    for start in range(0, len(data), 4):
+        word = int.from_bytes(data[start : start + 4], "little") * 0xCC9E2D51 % 2**32
+        word = (word << 15 | word >> 17) % 2**32 * 0x1B873593 % 2**32
+        state ^= word
+        state = ((state << 13 | state >> 19) % 2**32 * 5 + 0xE6546B64) % 2**32
+    state ^= len(data)
+    state = (state ^ state >> 16) * 0x85EBCA6B % 2**32
+    state = (state ^ state >> 13) * 0xC2B2AE35 % 2**32
+    return state ^ state >> 16
+
+
+def seeded_hash(seed, position, column):
+    """What SGLang hashes for one cell: 8 bytes of seed, 4 of position, 4 of column."""
+    return murmur3(
+        (seed % 2**64).to_bytes(8, "little") + position.to_bytes(4, "little") + column.to_bytes(4, "little")
+    )

@@ -15,6 +15,7 @@ from sglang_dflash.kernels.inject_kv import make_inject_plan
 from sglang_dflash.kernels.inject_kv.naive import inject_kv
 from sglang_dflash.kernels.prepare_block.naive import prepare_block
 from sglang_dflash.kernels.sample_rows import filtered_probs, sample_rows
+from sglang_dflash.kernels.seeded_hash import murmur_hash32
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
 
 
@@ -223,6 +224,17 @@ def test_sample_rows_is_the_inverse_cdf():
         wanted = oracles.inverse_cdf(probs[0].tolist(), uniform)
         assert probs[0, got[0]] > 0, trial
         assert int(got[0]) == wanted, trial
+
+
+def test_seeded_hash():
+    assert oracles.murmur3(b"test") == 0xBA6BD213  # published test vectors
+    assert oracles.murmur3(b"", seed=1) == 0x514E28B7
+    seeds, positions = [0, 1, 42, 2**40 + 7, 2**63 - 1, -1, -(2**63)], [0, 1, 63, 2**20, 5, 6, 7]
+    columns = list(range(0, 200_000, 9_973))
+    arguments = torch.tensor(seeds), torch.tensor(positions), torch.tensor(columns, dtype=torch.int32)
+    wanted = [[oracles.seeded_hash(s, p, c) for c in columns] for s, p in zip(seeds, positions, strict=True)]
+    assert murmur_hash32(*arguments).tolist() == wanted
+    assert murmur_hash32(arguments[0].view(torch.uint64), *arguments[1:]).tolist() == wanted
 
 
 def test_bad_buffers_are_named():

@@ -6,6 +6,7 @@ import random
 import kernel_inputs as inputs
 import pytest
 import torch
+from sglang.kernels.ops.sampling.murmur_hash import murmur_hash32_kernel
 
 from sglang_dflash.kernels.accept.naive import accept as naive_accept
 from sglang_dflash.kernels.accept.triton import accept
@@ -15,6 +16,7 @@ from sglang_dflash.kernels.inject_kv.naive import inject_kv as naive_inject_kv
 from sglang_dflash.kernels.inject_kv.triton import inject_kv
 from sglang_dflash.kernels.prepare_block.naive import prepare_block as naive_prepare_block
 from sglang_dflash.kernels.prepare_block.triton import prepare_block
+from sglang_dflash.kernels.seeded_hash import murmur_hash32
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents as naive_visibility
 from sglang_dflash.kernels.visibility.triton import visibility_from_parents
 
@@ -108,3 +110,16 @@ def test_compact_kv(bs, width, row_shapes, dtype):
     naive_compact_kv(*arguments, twin)
     assert all(torch.equal(a, b) for a, b in zip(table.buffers, twin.buffers, strict=True))
     guard.check()
+
+
+def test_seeded_hash_equals_the_hosts_kernel():
+    torch.manual_seed(1)
+    rows, columns = 5, 111
+    seeds = torch.randint(-(2**62), 2**62, (rows,), device=DEVICE)
+    positions = torch.randint(0, 2**20, (rows,), device=DEVICE)
+    column_ids = torch.arange(columns, device=DEVICE)
+    hashed = torch.empty(rows, columns, dtype=torch.uint32, device=DEVICE)
+    murmur_hash32_kernel[(rows, 1)](
+        seeds.view(torch.uint64), positions, column_ids, hashed, rows, columns, BLOCK_SIZE=128
+    )
+    assert torch.equal(murmur_hash32(seeds, positions, column_ids), hashed.to(torch.int64))
