@@ -36,7 +36,7 @@ TOUCHES = (
 class CpuKVPool(MHATokenToKVPool):
     """``rows[layer]`` is [slots, kv_heads * (head_dim + v_head_dim)]: a slot's keys, then its values.
 
-    ``k_buffer[layer]`` [slots, kv_heads, head_dim] and ``v_buffer[layer]`` [slots, kv_heads, v_head_dim] are views.
+    Views of them: ``k_buffer[layer]`` [slots, kv_heads, head_dim], ``v_buffer[layer]`` [.., v_head_dim].
     """
 
     def _create_buffers_normal(self) -> None:
@@ -55,7 +55,7 @@ class CpuKVPool(MHATokenToKVPool):
         self.write(layer_idx, loc, cache_k, cache_v)
 
     def write(self, index: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Store k [n, kv_heads, head_dim] and v [n, kv_heads, v_head_dim] in ``slots`` [n] int of one layer."""
+        """Store k [n, kv_heads, head_dim], v [n, kv_heads, v_head_dim] in ``slots`` [n] int of one layer."""
         joined = torch.cat((k.flatten(1), v.flatten(1)), 1)
         self.rows[index].index_copy_(0, slots.long(), joined.to(self.store_dtype))
 

@@ -44,7 +44,7 @@ def gather_without_custom_op() -> None:
 
 
 def tolerate_host_record_stream() -> None:
-    """The built-in DFLASH worker records streams on host tensors, which torch refuses; there is none to record."""
+    """The built-in DFLASH worker records streams on host tensors, which torch refuses; there is none."""
     original = torch.Tensor.record_stream
     if getattr(original, "_ignores_host", False):
         return

@@ -1,8 +1,8 @@
 """Attention on the host: batched torch over SGLang's paged KV pool, every mode through one body.
 
 Decode, ragged extend (prefix, chunked, mixed), verify of a chain or a tree, and the draft's bidirectional
-block; sliding windows, soft caps and sinks. Query heads that share a KV head are folded into the query axis, or
-left to torch's grouped attention, so keys and values are gathered once and never repeated.
+block; sliding windows, soft caps and sinks. Query heads that share a KV head are folded into the query axis,
+or left to torch's grouped attention, so keys and values are gathered once and never repeated.
 """
 
 import torch
@@ -65,7 +65,7 @@ class SplitRows:
 
 
 class CpuAttention(AttentionBackend):
-    """The backend ``dflash_cpu``: one for the target, one for the draft, each with its pool and slot table."""
+    """The backend ``dflash_cpu``: one for target, one for draft, each with its own pool and slot table."""
 
     # Lengths live on the host already: nothing has to be copied for us.
     needs_cpu_seq_lens = False
@@ -171,9 +171,9 @@ def _grouped(q, keys, values, bias, scale, bs, n) -> torch.Tensor:
 
 
 def explicit_attention(q, keys, values, bias, layer, sinks, folded: bool) -> torch.Tensor:
-    """Attention with a tanh soft cap on the scores and a sink per head: [bs * n, heads * v_head_dim].
+    """Attention with a tanh soft cap on scores and a sink per head: [bs * n, heads * v_head_dim].
 
-    q: [bs, n, heads, head_dim]; keys, values: [bs, kv_heads, L, dim]; bias as in ``Span.bias``; sinks: [heads].
+    q: [bs, n, heads, head_dim]; keys, values: [bs, kv_heads, L, dim]; bias: ``Span.bias``; sinks: [heads].
     """
     bs, n, heads, _ = q.shape
     kv_heads = keys.shape[1]

@@ -103,7 +103,7 @@ class LeanDecoder:
         self._table: tuple | None = None  # cos_sin_cache, cosines, signed sines
 
     def __call__(self, input_ids, positions, forward_batch, input_embeds=None, pp_proxy_tensors=None):
-        """Hidden states [tokens, hidden], normed; with captured layers, a pair of them and a list like them."""
+        """Hidden states [tokens, hidden], normed; with captured layers, a pair of them and a list."""
         if forward_batch.forward_mode.is_idle():
             return self._slow(input_ids, positions, forward_batch, input_embeds, pp_proxy_tensors)
         model = self._model

@@ -12,7 +12,7 @@ def write_row_spans(
 ) -> None:
     """Write ``out_cache_loc`` into columns [start, end) of each request's row.
 
-    req_pool_indices, start_offset, end_offset: [bs] int; out_cache_loc: [sum(end - start)] int, in that order.
+    req_pool_indices, start_offset, end_offset: [bs] int; out_cache_loc: [sum(end - start)] int.
     """
     rows, columns = _spans(req_pool_indices, start_offset, end_offset)
     req_to_token[rows, columns] = out_cache_loc[: columns.shape[0]].to(req_to_token.dtype)
