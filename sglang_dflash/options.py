@@ -34,6 +34,13 @@ VARIABLES = (
         "the CPU platform: always, or never; unset: where no accelerator is usable",
     ),
     Variable(
+        "SGLANG_DFLASH_CPU_OVERLAP",
+        "cpu_overlap",
+        "off",
+        ("off", "on"),
+        "overlap scheduling on the CPU platform, where it hides nothing and adds a round to every request",
+    ),
+    Variable(
         "SGLANG_DFLASH_TIMINGS",
         "timings",
         "",
@@ -63,6 +70,7 @@ class Options:
 
     worker: str
     platform: str
+    cpu_overlap: str
     timings: str
     counts: str
     proposer: str

@@ -1,6 +1,7 @@
 """Server arguments that the CPU platform fills in where the user gave none."""
 
 import os
+from collections.abc import Mapping
 
 import psutil
 
@@ -13,6 +14,8 @@ from sglang_dflash.host.platform_args import (
     register_resolution_hook,
     resolving_view,
 )
+from sglang_dflash.host.resolution import OVERLAP_FLAGS, flag_value
+from sglang_dflash.options import Options
 from sglang_dflash.platform import BACKEND, NAME
 
 MAX_TOKENS = 65536  # KV tokens; more only costs the time to zero them
@@ -69,6 +72,10 @@ def _sizes(server_args, previous) -> None:
         defaults["max_running_requests"] = MAX_REQUESTS
     if cfg.mem_fraction_static is None:
         defaults["mem_fraction_static"] = 0.5
+    if not overlap_wanted():
+        # Host and device are the same cores: a round scheduled ahead hides nothing, and a request pays
+        # one more round before its end is seen.
+        defaults["disable_overlap_schedule"] = True
     # An idle server must not hold a core; a request wakes it through its socket.
     defaults["sleep_on_idle"] = True
     # The host is the device: there is nothing to overlap, and the bookkeeping costs a tenth of a small step.
@@ -77,6 +84,12 @@ def _sizes(server_args, previous) -> None:
     # One pool for full and sliding layers: memory is no concern, and slots need no translation.
     defaults["disable_hybrid_swa_memory"] = True
     declare_resolution(server_args, NAME, **defaults)
+
+
+def overlap_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether overlap scheduling was asked for: by our own variable, or by SGLang's older spellings."""
+    older = any(environ.get(name) and flag_value(name, environ[name]) for name in OVERLAP_FLAGS)
+    return older or Options.from_env(environ).cpu_overlap == "on"
 
 
 def kv_row_bytes(model_config, ranks: int) -> int:

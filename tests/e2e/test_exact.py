@@ -16,22 +16,28 @@ from exact import Ask, assert_same
 from workload import mixed_lengths, questions, shared_prefixes
 
 
+OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}  # an accelerator overlaps unless told otherwise
+WINDOWED = ("--speculative-draft-window-size", 32, "--speculative-num-draft-tokens", 5)
 CONFIGURATIONS = {
-    "default": (),
-    "pages-chunks-sync": ("--page-size", 16, "--chunked-prefill-size", 64, "--disable-overlap-schedule"),
-    "window-block5-mixed": (
-        "--speculative-draft-window-size", 32, "--speculative-num-draft-tokens", 5,
-        "--chunked-prefill-size", 96, "--enable-mixed-chunk",
+    "default": ((), {}),
+    "overlap-pages-chunks": (("--page-size", 16, "--chunked-prefill-size", 64), OVERLAP),
+    "overlap-window-block5-mixed": (
+        (*WINDOWED, "--chunked-prefill-size", 96, "--enable-mixed-chunk"),
+        OVERLAP,
     ),
-    "window-pages": ("--speculative-draft-window-size", 48, "--page-size", 4),
-    "block2-sync": ("--speculative-num-draft-tokens", 2, "--disable-overlap-schedule"),
-    "two-ranks": ("--tp-size", 2, "--speculative-num-draft-tokens", 11),
-}  # fmt: skip
+    "window-pages-sync": (
+        ("--speculative-draft-window-size", 48, "--page-size", 4, "--disable-overlap-schedule"),
+        {},
+    ),
+    "block2": (("--speculative-num-draft-tokens", 2), {}),
+    "overlap-two-ranks-block11": (("--tp-size", 2, "--speculative-num-draft-tokens", 11), OVERLAP),
+}
 
 
 @pytest.fixture(scope="module", params=CONFIGURATIONS)
 def server(request, servers):
-    return servers.dflash(*CONFIGURATIONS[request.param])
+    flags, env = CONFIGURATIONS[request.param]
+    return servers.dflash(*flags, **env)
 
 
 def test_questions_of_every_kind(server, plain, tokenizer):
@@ -84,7 +90,7 @@ def test_all_slots_are_free_afterwards(server):
 
 def test_retraction_under_kv_pressure(servers, plain, tokenizer):
     """Twelve answers that cannot all fit: SGLang evicts running requests and prefills them again."""
-    server = servers.dflash("--max-total-tokens", 1500, "--schedule-conservativeness", 0.1)
+    server = servers.dflash("--max-total-tokens", 1500, "--schedule-conservativeness", 0.1, **OVERLAP)
     asks = [Ask(ask.prompt[:40], 220) for ask in questions(tokenizer, 1)[:12]]
     answers = server.client.generate_many([a.prompt for a in asks], 12, [a.sampling() for a in asks])
     assert_same(plain, asks, answers)

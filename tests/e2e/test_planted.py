@@ -18,24 +18,26 @@ CONTEXT = 256
 BLOCK = 16
 PAGE = 8
 
+OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}
 SERVERS = {
-    "chain": ("planted:PlantedChain", ("--page-size", PAGE)),
-    "chain-window-sync": (
-        "planted:PlantedChain",
-        ("--speculative-draft-window-size", 20, "--disable-overlap-schedule"),
-    ),
-    "tree": ("planted:PlantedTree", ("--page-size", PAGE)),
+    "chain": ("planted:PlantedChain", ("--page-size", PAGE), OVERLAP),
+    "chain-window": ("planted:PlantedChain", ("--speculative-draft-window-size", 20), {}),
+    "tree": ("planted:PlantedTree", ("--page-size", PAGE), OVERLAP),
 }
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def planted(request, servers, tmp_path_factory):
     """(server, write) where write(asks, answers) tells the double what plain decoding says."""
-    proposer, flags = SERVERS[request.param]
+    proposer, flags, overlap = SERVERS[request.param]
     path = tmp_path_factory.mktemp("planted") / "continuations.jsonl"
     path.write_text("")
     python_path = os.pathsep.join(filter(None, (DOUBLES, os.environ.get("PYTHONPATH"))))
-    env = {"SGLANG_DFLASH_PROPOSER": proposer, "SGLANG_DFLASH_PLANTED": str(path), "PYTHONPATH": python_path}
+    env = overlap | {
+        "SGLANG_DFLASH_PROPOSER": proposer,
+        "SGLANG_DFLASH_PLANTED": str(path),
+        "PYTHONPATH": python_path,
+    }
     flags = ("--context-length", CONTEXT, *flags)
 
     def write(asks, answers):
