@@ -11,10 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from exact import Ask, assert_same
 from workload import mixed_lengths, questions, shared_prefixes
-
 
 OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}  # an accelerator overlaps unless told otherwise
 WINDOWED = ("--speculative-draft-window-size", 32, "--speculative-num-draft-tokens", 5)

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from exact import Ask, assert_same
 from workload import questions
 

@@ -3,6 +3,7 @@
 import random
 
 from exact import Ask
+
 from sglang_dflash.pair.heldout import HELDOUT_KINDS, load_heldout
 
 
