@@ -7,7 +7,7 @@ import psutil
 from sglang_dflash.serve.spec import WORKERS, ServerSpec
 
 LABELS = {"plain": "plain", "builtin": "built-in DFLASH", "dflash": "sglang-dflash"}
-SERVER_BYTES = 3_000_000_000  # of three Python processes that hold torch and SGLang
+SERVER_BYTES = 2_500_000_000  # of three Python processes that hold torch and SGLang
 
 
 def build_specs(
@@ -32,9 +32,9 @@ def build_specs(
 
 
 def fitting(systems: tuple[str, ...], free_bytes: int | None = None) -> tuple[str, ...]:
-    """The systems whose servers fit in memory together: the built-in worker gives way first."""
+    """The systems to run: without the built-in worker where three servers would not fit in memory together."""
     free = psutil.virtual_memory().available if free_bytes is None else free_bytes
-    keep = [name for name in WORKERS if name in systems]
-    while len(keep) > 1 and len(keep) * SERVER_BYTES > free:
-        keep.remove("builtin" if "builtin" in keep else keep[0])
-    return tuple(keep)
+    keep = tuple(name for name in WORKERS if name in systems)
+    if len(keep) == len(WORKERS) and len(keep) * SERVER_BYTES > free:
+        return tuple(name for name in keep if name != "builtin")
+    return keep

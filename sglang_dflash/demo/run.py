@@ -48,7 +48,10 @@ def run_demo(options: DemoOptions) -> bool:
     fixed = [kind for kind in kinds if kind not in FREE_KINDS]
     per_kind = -(-options.measured // len(fixed))
     measured = load_prompts(options.target, options.prompts, fixed, per_kind)[: options.measured]
-    specs = build_specs(fitting(WORKERS), options.target, options.draft)
+    systems = fitting(WORKERS)
+    if systems != WORKERS:
+        console.print("Not enough free memory for three servers: the built-in worker is left out.")
+    specs = build_specs(systems, options.target, options.draft)
     for name, spec in specs.items():
         console.print(f"{LABELS[name]}: python {' '.join(spec.command(0)[1:8])} ...", soft_wrap=True)
     with log_folder() as folder:

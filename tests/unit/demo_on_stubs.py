@@ -23,6 +23,7 @@ def prompts(target, source, kinds=None, per_kind=None):
 
 ServerSpec.command = command
 run.load_prompts = prompts
+run.fitting = lambda systems: systems
 run.kinds_in = lambda source: ["add"]
 # Long enough to be interrupted where the test wants that.
 repeats = int(sys.argv[2])
