@@ -54,9 +54,8 @@ def install() -> None:
     except DFlashError as error:
         _stop(str(error))
     except Exception as error:
-        _stop(
-            f"could not be installed: {type(error).__name__}: {error} (report it; SGLANG_PLUGINS=none serves without it)"
-        )
+        cause = f"{type(error).__name__}: {error}"
+        _stop(f"could not be installed: {cause} (report it; SGLANG_PLUGINS=none serves without it)")
 
 
 def _stop(line: str) -> None:
