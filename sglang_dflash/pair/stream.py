@@ -41,9 +41,7 @@ def example_at(split: str, kind: str, seed: int, index: int) -> Example:
 
 
 @cache
-def heldout_examples(
-    kind: str, count: int = HELDOUT_PER_KIND, seed: int = HELDOUT_SEED
-) -> tuple[Example, ...]:
+def heldout_examples(kind: str, count: int = HELDOUT_PER_KIND, seed: int = HELDOUT_SEED) -> tuple[Example, ...]:
     """``count`` examples with different keys."""
     found: dict[tuple, Example] = {}
     index = 0

@@ -7,6 +7,7 @@ its leading space, so a copied word has the same id in prompt and answer.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from functools import lru_cache
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from sglang_dflash.pair import PAIR_DIR
 from sglang_dflash.pair.kinds import KINDS
 from sglang_dflash.pair.stream import example_at
 
@@ -28,6 +30,8 @@ CHAT_TEMPLATE = (
 )
 _PIECE = r"\n +| ?[a-z]+|[A-Z][a-z]*|[0-9]|\n| +|[^A-Za-z0-9\n ]"
 _MAX_VOCAB = 1024
+# Frozen, so that ids stay what trained weights know when a kind changes later.
+WORDS_FILE = PAIR_DIR / "words.json"
 
 
 @lru_cache(maxsize=2)
@@ -48,16 +52,14 @@ def build_tokenizer() -> Tokenizer:
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: i for i, token in enumerate((*SPECIAL, *alphabet))}
-    for word in closed_vocabulary():
+    for word in json.loads(WORDS_FILE.read_text()):
         spelled = "".join(piece for piece, _ in level.pre_tokenize_str(word))
         if spelled not in vocab and len(vocab) < _MAX_VOCAB:
             vocab[spelled] = len(vocab)
     while len(vocab) % 32:
         vocab[f"<|reserved_{len(vocab)}|>"] = len(vocab)
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_PIECE), behavior="isolated"), level]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_PIECE), behavior="isolated"), level])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     return tokenizer

@@ -33,12 +33,6 @@ _ASKS = {
     "pet": (("Which pet does {x} have?", "What pet is with {x}?"), "{x} has a {y}."),
     "age": (("How old is {x}?", "What is the age of {x}?"), "{x} is {y} years old."),
 }
-_REVERSE = {
-    "city": ("Who lives in {y}?", "Who is from {y}?"),
-    "job": ("Who works as a {y}?", "Who is the {y}?"),
-    "pet": ("Who has the {y}?", "Who owns the {y}?"),
-    "age": ("Who is {y} years old?", "Who is {y}?"),
-}
 
 
 def _value(rng: Random, column: str) -> str | int:
@@ -48,8 +42,7 @@ def _value(rng: Random, column: str) -> str | int:
 def echo(rng: Random) -> Example:
     """Two to ten words and numbers given back unchanged."""
     words = [
-        str(rng.randrange(10, 100)) if rng.random() < 0.15 else rng.choice(COPIED)
-        for _ in range(rng.randrange(2, 11))
+        str(rng.randrange(10, 100)) if rng.random() < 0.15 else rng.choice(COPIED) for _ in range(rng.randrange(2, 11))
     ]
     text = rng.choices((" ", ", "), (70, 30))[0].join(words)
     return Example(say(rng, _ECHO, words=text), text, tuple(words))
@@ -85,10 +78,8 @@ def table(rng: Random) -> Example:
     rows = [{c: cells[c][i] for c in cells} for i in range(count)]
     asked, row = rng.choice(others), rng.choice(rows)
     asks, answer = _ASKS[asked]
-    reverse = rng.random() < 0.4
-    templates = _REVERSE[asked] if reverse else asks
     drawn = _draw_table(rng, ["name", *others], rows)
-    ask = say(rng, templates, x=row["name"], y=row[asked])
+    ask = say(rng, asks, x=row["name"])
     question = f"{drawn}\n{ask}" if rng.random() < 0.7 else f"{ask}\n{drawn}"
-    key = (*(tuple(r.values()) for r in rows), asked, row["name"], reverse)
+    key = (*(tuple(r.values()) for r in rows), asked, row["name"])
     return Example(question, answer.format(x=row["name"], y=row[asked]), key)

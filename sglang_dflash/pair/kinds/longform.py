@@ -24,9 +24,7 @@ _TABLE = (
 def count(rng: Random) -> Example:
     """Counting up or down by one over 5 to 70 numbers."""
     length = rng.randrange(5, 25) if rng.random() < 0.75 else rng.randrange(25, 71)
-    low = rng.choices((rng.randrange(1, 30), rng.randrange(30, 130), rng.randrange(130, 900)), (45, 35, 20))[
-        0
-    ]
+    low = rng.choices((rng.randrange(1, 30), rng.randrange(30, 130), rng.randrange(130, 900)), (45, 35, 20))[0]
     high = low + length - 1
     down = rng.random() < 0.3
     values = range(high, low - 1, -1) if down else range(low, high + 1)

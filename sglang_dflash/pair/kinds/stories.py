@@ -17,14 +17,11 @@ _FIND = (
 )
 _BOXES = (
     "{name} buys {a} boxes with {b} {thing} each and finds {c} more. How many {thing} does {name} have?",
-    "{name} opens {a} boxes of {b} {thing} and gets {c} more from {other}. "
-    "How many {thing} does {name} have?",
+    "{name} opens {a} boxes of {b} {thing} and gets {c} more from {other}. How many {thing} does {name} have?",
 )
 _SHARE = (
-    "{name} has {a} {thing} and {other} has {b} {thing}. They find {c} more. "
-    "How many {thing} do they have together?",
-    "{name} owns {a} {thing}, {other} owns {b}, and {c} more are found. "
-    "How many {thing} do they have together?",
+    "{name} has {a} {thing} and {other} has {b} {thing}. They find {c} more. How many {thing} do they have together?",
+    "{name} owns {a} {thing}, {other} owns {b}, and {c} more are found. How many {thing} do they have together?",
 )
 
 
