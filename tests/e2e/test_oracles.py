@@ -13,9 +13,13 @@ TIE = 1e-4  # nats: closer than this, two tokens are one choice to float32
 MAX_NEW_TOKENS = 160
 GREEDY = {"temperature": 0.0, "max_new_tokens": MAX_NEW_TOKENS}
 PER_KIND = 3
+# The first is also a server of test_exact.py, and may still be running.
 CONFIGURATIONS = {
-    "default": (),
-    "block5-sync": ("--speculative-num-draft-tokens", 5, "--disable-overlap-schedule"),
+    "overlap-two-ranks-block11": (
+        ("--tp-size", 2, "--speculative-num-draft-tokens", 11),
+        {"SGLANG_DFLASH_CPU_OVERLAP": "on"},
+    ),
+    "default": ((), {}),
 }
 
 
@@ -53,8 +57,9 @@ def oracle(pair):
 @pytest.fixture(scope="module", params=CONFIGURATIONS)
 def served(request, servers, oracle):
     """A server and its block size."""
-    flags = CONFIGURATIONS[request.param]
-    return servers.dflash(*flags), int(flags[1]) if flags else oracle.draft.block_size
+    flags, env = CONFIGURATIONS[request.param]
+    block_size = flags[-1] if flags else oracle.draft.block_size
+    return servers.dflash(*flags, **env), block_size
 
 
 @pytest.fixture(scope="module")
