@@ -57,7 +57,7 @@ def take_turn(
     sampling = {"temperature": 0.0, "max_new_tokens": max_tokens}
     ids = [prompt.token_ids for prompt in prompts]
     worked, start = server.cpu_seconds(only_schedulers=True), time.perf_counter()
-    answers = server.client.generate_many(ids, concurrency, sampling, streamed)
+    answers = server.watched(lambda: server.client.generate_many(ids, concurrency, sampling, streamed))
     seconds = time.perf_counter() - start
     return seconds, server.cpu_seconds(only_schedulers=True) - worked, answers
 

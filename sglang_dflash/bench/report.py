@@ -48,7 +48,7 @@ def speed_table(cells: Sequence[Cell], same: bool) -> Table:
     """Speed and latency; speed-ups only where the outputs were the same."""
     table = plain_table()
     table.add_column("in flight", justify="right")
-    table.add_column("system")
+    table.add_column("system", no_wrap=True)
     columns = "tokens/s", "over plain", "over built-in", "tokens/CPU s", "over plain", "over built-in"
     for name in (*columns, "first token ms", "ms/token", "ms/round", "accept length"):
         table.add_column(name, justify="right")
@@ -79,7 +79,7 @@ def position_table(cells: Sequence[Cell]) -> Table | None:
         return None
     longest = max(len(cell.acceptance.by_position) for cell in shown.values())
     table = plain_table()
-    table.add_column("system")
+    table.add_column("system", no_wrap=True)
     for position in range(1, longest + 1):
         table.add_column(str(position), justify="right")
     for system, cell in shown.items():

@@ -6,7 +6,7 @@ import psutil
 
 from sglang_dflash.serve.spec import WORKERS, ServerSpec
 
-LABELS = {"plain": "plain", "builtin": "built-in DFLASH", "dflash": "sglang-dflash"}
+LABELS = {"plain": "plain", "builtin": "built-in", "dflash": "sglang-dflash"}
 SERVER_BYTES = 2_500_000_000  # of three Python processes that hold torch and SGLang
 
 

@@ -99,7 +99,7 @@ def _measured(console: Console, servers, prompts: Sequence[Prompt], max_tokens: 
 def _speeds(cells: Sequence[Cell], same: bool) -> Table:
     table = plain_table()
     table.add_column("in flight", justify="right")
-    table.add_column("system")
+    table.add_column("system", no_wrap=True)
     for name in ("tokens/s", "speed-up", "accept length"):
         table.add_column(name, justify="right")
     for cell in cells:

@@ -64,7 +64,12 @@ class Client:
                 pool.submit(self.generate, prompt, params, stream, **fields)
                 for prompt, params in zip(prompts, each, strict=True)
             ]
-            return [job.result() for job in jobs]
+            try:
+                return [job.result() for job in jobs]
+            except BaseException:
+                # Ctrl-C must not wait for what has not been sent yet.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def chat(self, messages: Sequence[Mapping[str, str]], **fields: Any) -> dict[str, Any]:
         """One OpenAI chat completion; the parsed reply."""

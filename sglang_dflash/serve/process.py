@@ -7,7 +7,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -20,6 +22,7 @@ from sglang_dflash.serve.spec import ServerSpec, accelerator_present
 
 START_TIMEOUT = 420.0  # seconds; a first start without byte code on two busy cores takes minutes
 POLL = 0.5  # seconds
+WATCH = 3.0  # seconds between two looks at a server that is answering
 SCHEDULER_TITLE = "sglang::scheduler"
 GRACE = 4.0  # seconds between SIGTERM and SIGKILL
 
@@ -127,13 +130,36 @@ class ServerProcess:
     def raise_if_dead(self) -> None:
         """DFlashError with the line that matters, where a process of the server has ended."""
         self._watch.update()
-        if self.alive() and not self._watch.crashed():
+        killed = self._killed_child()
+        if self.alive() and not killed and not self._watch.crashed():
             return
         # The traceback of a crash may still be on its way.
         time.sleep(POLL)
         self._watch.update()
-        reason = error_line(self._watch.text) or tail(self.log_path, 1) or "no output"
+        last_line = killed or tail(self.log_path, 1) or "no output"
+        reason = error_line(self._watch.text) or last_line
         raise DFlashError("server", f"{self.spec.worker} stopped: {reason}", f"see {self.log_path}")
+
+    def _killed_child(self) -> str | None:
+        """A process of the tree that has ended while the launcher goes on: SGLang would wait for it for ever."""
+        for process in self.processes()[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    return f"its process {process.pid} was killed, perhaps for lack of memory"
+        return None
+
+    def watched(self, work: Callable[[], Any]) -> Any:
+        """The result of ``work``, which sends requests here; DFlashError as soon as the server has died."""
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(work)
+            while not wait([job], timeout=WATCH).done:
+                try:
+                    self.raise_if_dead()
+                except DFlashError:
+                    # Ends the requests that would still wait for an answer.
+                    self.stop()
+                    raise
+            return job.result()
 
     def processes(self) -> list[psutil.Process]:
         """The launcher and all of its descendants that are alive."""

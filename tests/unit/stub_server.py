@@ -1,9 +1,12 @@
 """A small HTTP server that behaves like a starting SGLang server; run as a script by the tests of serve/.
 
 Usage: stub_server.py PORT MODE CHILD_PID_FILE, with MODE one of ok, crash, error, exit, hang, child.
+The prompt [666] is refused; [777] kills the child, and then no answer comes.
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +18,8 @@ META = {
     "spec_accept_length": 2.0,
     "spec_correct_drafts_histogram": [1, 0, 1],
 }
+
+children = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -36,6 +41,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
         if self.path != "/generate":
             return self._reply(200, {})
+        if body.get("input_ids") == [777]:
+            os.kill(children[0].pid, signal.SIGKILL)
+            time.sleep(60)
         if body.get("input_ids") == [666]:
             return self._reply(400, {"error": {"message": "bad number"}})
         if not body.get("stream"):
@@ -64,9 +72,9 @@ def main():
     if mode == "hang":
         time.sleep(60)
     if mode == "child":
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
         with open(pid_file, "w") as file:
-            file.write(str(child.pid))
+            file.write(str(children[0].pid))
     print("The server is fired up and ready to roll!", flush=True)
     ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 

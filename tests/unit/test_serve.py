@@ -139,6 +139,13 @@ class TestProcess:
         assert "\n" not in str(caught.value) and str(server.log_path) in str(caught.value)
         assert gone(pid)
 
+    def test_a_killed_child_ends_a_waiting_request(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("sglang_dflash.serve.process.WATCH", 0.3)
+        with stub(tmp_path, "child") as server:
+            with pytest.raises(DFlashError, match="was killed"):
+                server.watched(lambda: server.client.generate([777]))
+            assert not server.alive()
+
     def test_timeout_stops_it(self, tmp_path):
         server = stub(tmp_path, "hang").start()
         pid = server.pid
