@@ -5,7 +5,8 @@ from sglang.srt.distributed import tensor_model_parallel_all_reduce
 from sglang.srt.layers.activation import SiluAndMul
 from sglang.srt.layers.aux_hidden_states import AuxHiddenStateList
 from sglang.srt.layers.layernorm import RMSNorm
-from sglang.srt.layers.quantization.unquant import UnquantizedLinearMethod
+from sglang.srt.layers.logits_processor import LogitsProcessorOutput
+from sglang.srt.layers.quantization.unquant import UnquantizedEmbeddingMethod, UnquantizedLinearMethod
 from sglang.srt.layers.rotary_embedding.base import LinearScalingRotaryEmbedding, RotaryEmbedding
 from sglang.srt.layers.rotary_embedding.rope_variant import Llama3RotaryEmbedding
 from sglang.srt.layers.rotary_embedding.yarn import YaRNScalingRotaryEmbedding
@@ -17,8 +18,10 @@ from sglang_dflash.host.contract import Touch
 __all__ = [
     "ROTARY_CLASSES",
     "AuxHiddenStateList",
+    "LogitsProcessorOutput",
     "RMSNorm",
     "SiluAndMul",
+    "UnquantizedEmbeddingMethod",
     "UnquantizedLinearMethod",
     "get_attn_backend",
     "lora_enabled",
@@ -71,6 +74,23 @@ TOUCHES = (
         ("input_ids", "positions", "forward_batch", "input_embeds", "pp_proxy_tensors"),
     ),
     Touch("sglang.srt.models.qwen3:Qwen3ForCausalLM", "the model the lean pass stands in for", _DECODER),
+    Touch(
+        "sglang.srt.models.qwen3:Qwen3ForCausalLM.forward",
+        "replaced on the loaded model in plain decode steps: one product for the logits",
+        _DECODER,
+        ("input_ids", "positions", "forward_batch"),
+    ),
+    Touch(
+        "sglang.srt.layers.logits_processor:LogitsProcessorOutput",
+        "how logits are handed on",
+        _DECODER,
+        ("next_token_logits",),
+    ),
+    Touch(
+        "sglang.srt.layers.quantization.unquant:UnquantizedEmbeddingMethod",
+        "tells a plain head from others",
+        _DECODER,
+    ),
     Touch(
         "sglang.srt.layers.aux_hidden_states:AuxHiddenStateList",
         "how captured layers are handed on",

@@ -2,6 +2,7 @@
 
 import torch
 from sglang.srt.distributed.parallel_state import GroupCoordinator
+from sglang.srt.layers import logits_processor
 from sglang.srt.runtime_context import get_parallel, get_spec
 
 from sglang_dflash.host.contract import Touch
@@ -10,6 +11,11 @@ __all__ = ["get_parallel"]
 
 _UPSTREAM = "fixed in SGLang"
 TOUCHES = (
+    Touch(
+        "sglang.srt.layers.logits_processor:fused_softcap",
+        "replaced: Triton",
+        "SGLang offers a platform seam",
+    ),
     Touch("sglang.srt.runtime_context:get_parallel", "ranks that share this host's cores", "never: public"),
     Touch("sglang.srt.runtime_context:get_spec", "is this server speculating?", "never: public"),
     Touch(
@@ -36,6 +42,15 @@ TOUCHES = (
 def speculating() -> bool:
     """True where a speculative worker drives this process's model."""
     return get_spec().speculative_algorithm is not None
+
+
+def softcap_without_triton() -> None:
+    """Logit soft caps of a model's head: the in-place kernel's torch twin."""
+    logits_processor.fused_softcap = _softcap_in_place
+
+
+def _softcap_in_place(logits: torch.Tensor, cap: float) -> None:
+    logits.div_(cap).tanh_().mul_(cap)
 
 
 def gather_without_custom_op() -> None:

@@ -59,9 +59,10 @@ class SplitRows:
         self._pool.set_kv_buffer(layer, slots, keys, values)
 
     def read(self, layer, span: Span) -> tuple[torch.Tensor, torch.Tensor]:
-        keys = self._pool.get_key_buffer(layer.layer_id).index_select(0, span.slots)
-        values = self._pool.get_value_buffer(layer.layer_id).index_select(0, span.slots)
-        return keys.flatten(1), values.flatten(1)
+        keys, values = self._pool.get_key_buffer(layer.layer_id), self._pool.get_value_buffer(layer.layer_id)
+        if span.run is not None:
+            return keys[span.run].flatten(1), values[span.run].flatten(1)
+        return keys.index_select(0, span.slots).flatten(1), values.index_select(0, span.slots).flatten(1)
 
 
 class CpuAttention(AttentionBackend):

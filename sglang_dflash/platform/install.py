@@ -1,5 +1,7 @@
 """Installs the CPU platform's hooks in a process where it is the current platform."""
 
+import os
+
 _installed = False
 
 
@@ -9,6 +11,8 @@ def install() -> None:
     if _installed:
         return
     _installed = True
+    # An eager forward may read the batch's own tensors: on a host nothing changes them underneath it.
+    os.environ.setdefault("SGLANG_EAGER_INPUT_NO_COPY", "1")
     from sglang_dflash.host.platform_hooks import leave_threads_alone, replace_triton_helpers
     from sglang_dflash.platform import defaults, slots
 

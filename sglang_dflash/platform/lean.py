@@ -16,7 +16,9 @@ from sglang_dflash.draft.model import DFlashDraftModel
 from sglang_dflash.host.platform_ops import (
     ROTARY_CLASSES,
     AuxHiddenStateList,
+    LogitsProcessorOutput,
     RMSNorm,
+    UnquantizedEmbeddingMethod,
     UnquantizedLinearMethod,
     get_attn_backend,
     lora_enabled,
@@ -80,12 +82,43 @@ def adopt(model: nn.Module) -> None:
     stack = _stack(model)
     name = "decode" if stack is model else "forward"
     setattr(stack, name, LeanDecoder(stack, getattr(stack, name)))
+    if stack is not model and head_fits(model):
+        model.forward = LeanHead(model)
     logger.info("CPU platform: lean decoder pass over %d layers", len(stack.layers))
 
 
 def _stack(model: nn.Module) -> nn.Module:
     """The module that owns layers and final norm: SGLang's inner model, or our draft itself."""
     return model if isinstance(model, DFlashDraftModel) else model.model
+
+
+def head_fits(model: nn.Module) -> bool:
+    """True where logits are one product with the head's rows: not split over ranks, scaled or quantised."""
+    processor, head = model.logits_processor, model.lm_head
+    split = processor.do_tensor_parallel_all_gather or processor.do_tensor_parallel_all_gather_dp_attn
+    changed = processor.logit_scale is not None or processor.final_logit_softcapping
+    plain = isinstance(head.quant_method, UnquantizedEmbeddingMethod) and getattr(head, "bias", None) is None
+    return plain and not split and not changed
+
+
+class LeanHead:
+    """Stands in for a Qwen3 model's ``forward`` in plain decode steps; every other pass goes to the model's own."""
+
+    def __init__(self, model: nn.Module):
+        self._model = model
+        self._slow = model.forward
+        self._head = model.lm_head.weight.data[: model.config.vocab_size].t()
+
+    def __call__(self, input_ids, positions, forward_batch, *args, **kwargs):
+        """Logits [requests, vocab] float32 in SGLang's LogitsProcessorOutput."""
+        model = self._model
+        plain = (
+            forward_batch.forward_mode.is_decode() and not forward_batch.capture_hidden_mode.need_capture()
+        )
+        if args or model.capture_aux_hidden_states or not plain:
+            return self._slow(input_ids, positions, forward_batch, *args, **kwargs)
+        hidden = model.model.forward(input_ids, positions, forward_batch)
+        return LogitsProcessorOutput(next_token_logits=hidden.mm(self._head).float())
 
 
 class LeanDecoder:

@@ -11,14 +11,15 @@ class Span:
     """Requests whose new tokens attend in one batched call, padded to one width.
 
     ``pad`` is None where the tokens need no padding and no reordering. ``run`` is the slots as a slice where
-    one request's slots follow each other, so that its keys are read in place.
+    one request's slots follow each other, so that its keys are read in place; ``slots`` is None then.
     """
 
     def __init__(self, queries: Queries, slots: torch.Tensor, folded: bool, pad: "Padding | None" = None):
         self.queries = queries
         self.bs = slots.shape[0]
-        self.slots = slots.reshape(-1).long()  # [bs * L]
-        self.run = _run(self.slots) if self.bs == 1 else None
+        flat = slots.reshape(-1)
+        self.run = _run(flat) if self.bs == 1 else None
+        self.slots = flat.long() if self.run is None else None  # [bs * L]
         self.folded = folded
         self.pad = pad
         self._biases: dict = {}
@@ -38,10 +39,10 @@ class Span:
 def _run(slots: torch.Tensor) -> slice | None:
     """The slice that [n] slots are, or None; a table's row is a handful of such runs, often just one."""
     first = int(slots[0])
-    count = slots.shape[0]
-    if int(slots[-1]) != first + count - 1 or not torch.equal(slots, torch.arange(first, first + count)):
+    end = first + slots.shape[0]
+    if int(slots[-1]) != end - 1 or not torch.equal(slots, torch.arange(first, end, dtype=slots.dtype)):
         return None
-    return slice(first, first + count)
+    return slice(first, end)
 
 
 class Padding(NamedTuple):
@@ -58,9 +59,13 @@ def uniform_span(table, rows, kv_lens, width: int, tree=None, positions=None) ->
     table: [r, c] int slot table; rows, kv_lens: [bs] int, kv_lens includes the new tokens.
     """
     kv_lens = kv_lens.long()
-    columns = int(kv_lens.max())
-    even = rows.shape[0] == 1 or int(kv_lens.min()) == columns
-    slots = table[:, :columns].index_select(0, rows)
+    if rows.shape[0] == 1:
+        columns, even = int(kv_lens), True
+        slots = table[int(rows), :columns][None]
+    else:
+        columns = int(kv_lens.max())
+        even = int(kv_lens.min()) == columns
+        slots = table[:, :columns].index_select(0, rows)
     return Span(Queries(width, columns, kv_lens, kv_lens - width, even, tree, positions), slots, folded=True)
 
 

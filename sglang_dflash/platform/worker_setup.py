@@ -19,6 +19,7 @@ def before_model() -> None:
     ops.install(NAME)
     platform_runtime.tolerate_host_record_stream()
     platform_runtime.gather_without_custom_op()
+    platform_runtime.softcap_without_triton()
     if BACKEND not in ATTENTION_BACKENDS:
         register_attention_backend(BACKEND)(create_backend)
 
