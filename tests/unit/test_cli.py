@@ -55,7 +55,8 @@ def test_errors_are_one_line(monkeypatch, capsys, arguments, field):
 
 
 @pytest.mark.parametrize(
-    "module", ["sglang_dflash.bench.roundcost", "sglang_dflash.bench.kernelbw"]
+    "module",
+    ["sglang_dflash.bench.roundcost", "sglang_dflash.bench.kernelbw", "sglang_dflash.platform.stepcost"],
 )
 def test_every_measurement_exists(module):
     assert importlib.util.find_spec(module) is not None
