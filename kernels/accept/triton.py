@@ -8,9 +8,7 @@ from sglang_dflash.types import Acceptance
 
 
 @triton.jit
-def _store_row(
-    request, commit, bonus_token, prefix_lens, num_correct_drafts, commit_lens, bonus, new_prefix_lens
-):
+def _store_row(request, commit, bonus_token, prefix_lens, num_correct_drafts, commit_lens, bonus, new_prefix_lens):
     tl.store(num_correct_drafts + request, commit - 1)
     tl.store(commit_lens + request, commit)
     tl.store(bonus + request, bonus_token)
@@ -45,9 +43,7 @@ def _accept_chain_kernel(
     tl.store(path + row + node, tl.where(kept, node, -1).to(tl.int64), mask=inside)
     tl.store(emitted + row + node, tl.where(kept, target, 0), mask=inside)
     bonus_token = tl.sum(tl.where(node == commit - 1, target, 0), 0)
-    _store_row(
-        request, commit, bonus_token, prefix_lens, num_correct_drafts, commit_lens, bonus, new_prefix_lens
-    )
+    _store_row(request, commit, bonus_token, prefix_lens, num_correct_drafts, commit_lens, bonus, new_prefix_lens)
 
 
 @triton.jit
@@ -89,9 +85,7 @@ def _accept_tree_kernel(
     out = request * path_len + step
     tl.store(path + out, path_row, mask=step < path_len)
     tl.store(emitted + out, emitted_row, mask=step < path_len)
-    _store_row(
-        request, commit, bonus_token, prefix_lens, num_correct_drafts, commit_lens, bonus, new_prefix_lens
-    )
+    _store_row(request, commit, bonus_token, prefix_lens, num_correct_drafts, commit_lens, bonus, new_prefix_lens)
 
 
 def accept(
@@ -113,9 +107,7 @@ def accept(
     )
     block = triton.next_power_of_2(width)
     if parents is None:
-        _accept_chain_kernel[(bs,)](
-            tokens, target_tokens, prefix_lens, *results, width, BLOCK=block, num_warps=1
-        )
+        _accept_chain_kernel[(bs,)](tokens, target_tokens, prefix_lens, *results, width, BLOCK=block, num_warps=1)
         return
     path_len = out.path.shape[1]
     _accept_tree_kernel[(bs,)](

@@ -6,9 +6,7 @@ from sglang_dflash.kernels.compact_kv.table import KVTable
 from sglang_dflash.kernels.prepare_block.naive import block_offsets
 
 
-def compact_kv(
-    path: torch.Tensor, commit_lens: torch.Tensor, window_slots: torch.Tensor, table: KVTable
-) -> None:
+def compact_kv(path: torch.Tensor, commit_lens: torch.Tensor, window_slots: torch.Tensor, table: KVTable) -> None:
     """Copy, in every buffer, the row of the d-th accepted node to the d-th slot of its window.
 
     path [bs, D] int64 and commit_lens [bs] int32 as in ``Acceptance``; window_slots [bs, W] int64,

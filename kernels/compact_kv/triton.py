@@ -40,9 +40,7 @@ def _compact_kv_kernel(
     tl.store(base + destination[:, None] * stride + word[None, :], rows, mask=inside)
 
 
-def compact_kv(
-    path: torch.Tensor, commit_lens: torch.Tensor, window_slots: torch.Tensor, table: KVTable
-) -> None:
+def compact_kv(path: torch.Tensor, commit_lens: torch.Tensor, window_slots: torch.Tensor, table: KVTable) -> None:
     """As ``naive.compact_kv``, in one launch and without a host read."""
     bs, path_len = path.shape
     grid = (bs, len(table.buffers), triton.cdiv(table.max_row_words, SPAN_WORDS))

@@ -44,9 +44,7 @@ def make_inject_plan(
     if len(value_buffers) != len(key_buffers):
         raise DFlashError("value_buffers", f"{len(value_buffers)} layers", f"need {len(key_buffers)}")
     if norm_weights is not None and tuple(norm_weights.shape) != (len(key_buffers), shape[2]):
-        raise DFlashError(
-            "norm_weights", f"shape {tuple(norm_weights.shape)}", f"need {(len(key_buffers), shape[2])}"
-        )
+        raise DFlashError("norm_weights", f"shape {tuple(norm_weights.shape)}", f"need {(len(key_buffers), shape[2])}")
     device = key_buffers[0].device
     addresses = [[b.data_ptr() for b in key_buffers], [b.data_ptr() for b in value_buffers]]
     return InjectPlan(

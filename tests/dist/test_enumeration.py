@@ -57,9 +57,7 @@ def seeded_choices(target: ToyTarget, prefixes: list[tuple]):
     for combination in itertools.product(*cells):
         uniforms = [combination[levels.index(depth)][0] for depth in depths]
         choices.append(
-            sample_rows(
-                logits, *rows_of(target.filters, len(prefixes)), torch.tensor(uniforms, dtype=torch.float64)
-            )
+            sample_rows(logits, *rows_of(target.filters, len(prefixes)), torch.tensor(uniforms, dtype=torch.float64))
         )
         weight = 1.0
         for _, length in combination:

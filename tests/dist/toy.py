@@ -32,9 +32,7 @@ class ToyTarget:
         """[V] fp64."""
         if prefix not in self._cache:
             rng = random.Random(f"{self._seed}/{prefix}")
-            self._cache[prefix] = torch.tensor(
-                [rng.gauss(0, 1.5) for _ in range(self.vocab)], dtype=torch.float64
-            )
+            self._cache[prefix] = torch.tensor([rng.gauss(0, 1.5) for _ in range(self.vocab)], dtype=torch.float64)
         return self._cache[prefix]
 
     def probs(self, prefixes: list[tuple]) -> torch.Tensor:

@@ -121,9 +121,7 @@ def seeded_reference(target, prompt, params: dict, stop_ids) -> list[int]:
 def test_a_seed_gives_plain_decodings_tokens(servers, pair, target, stop_ids, sort):
     server = servers.dflash("--enable-deterministic-inference")
     prompts = [prompt.token_ids for prompt in pair.prompts(per_kind=2)][:16]
-    params = [
-        SEEDED[sort][i % 2] | {"sampling_seed": 1000 + i, "max_new_tokens": 40} for i in range(len(prompts))
-    ]
+    params = [SEEDED[sort][i % 2] | {"sampling_seed": 1000 + i, "max_new_tokens": 40} for i in range(len(prompts))]
     answers = [tokens for tokens, _ in sample(server, prompts, params)]
     assert [tokens for tokens, _ in sample(server, prompts[::-1], params[::-1])][::-1] == answers
     for prompt, chosen, tokens in zip(prompts, params, answers, strict=True):

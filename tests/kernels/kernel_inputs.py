@@ -28,9 +28,7 @@ class Guarded:
             size *= n
         poison = float("nan") if dtype.is_floating_point else POISON
         if dtype == torch.bool:
-            arena = torch.full((size + 2 * GUARD,), 77, dtype=torch.uint8, device=self.device).view(
-                torch.bool
-            )
+            arena = torch.full((size + 2 * GUARD,), 77, dtype=torch.uint8, device=self.device).view(torch.bool)
         else:
             arena = torch.full((size + 2 * GUARD,), poison, dtype=dtype, device=self.device)
         self._arenas.append((arena, size))
@@ -182,8 +180,7 @@ def compact_case(bs: int, width: int, row_shapes, dtype: torch.dtype, device: st
     slots = torch.randperm(num_slots - 1)[: bs * width] + 1
     # Every other buffer is one half of a wider one, as where keys and values are packed together.
     buffers = [
-        guard.copy(torch.randn(num_slots, 1 + i % 2, *shape).to(dtype))[:, -1]
-        for i, shape in enumerate(row_shapes)
+        guard.copy(torch.randn(num_slots, 1 + i % 2, *shape).to(dtype))[:, -1] for i, shape in enumerate(row_shapes)
     ]
     return (
         guard.copy(torch.tensor(path)),

@@ -108,6 +108,4 @@ def murmur3(data, seed=0):
 
 def seeded_hash(seed, position, column):
     """What SGLang hashes for one cell: 8 bytes of seed, 4 of position, 4 of column."""
-    return murmur3(
-        (seed % 2**64).to_bytes(8, "little") + position.to_bytes(4, "little") + column.to_bytes(4, "little")
-    )
+    return murmur3((seed % 2**64).to_bytes(8, "little") + position.to_bytes(4, "little") + column.to_bytes(4, "little"))

@@ -42,9 +42,7 @@ def test_accept(bs, width, tree, vocab):
         accept(*arguments, out)
         tokens, targets, parents, prefix_lens = arguments
         for b in range(bs):
-            path, bonus = oracles.accept(
-                tokens[b].tolist(), targets[b].tolist(), parents[b].tolist() if tree else None
-            )
+            path, bonus = oracles.accept(tokens[b].tolist(), targets[b].tolist(), parents[b].tolist() if tree else None)
             emitted = [int(tokens[b, node]) for node in path[1:]] + [bonus]
             assert out.path[b].tolist() == path + [-1] * (path_len - len(path))
             assert out.emitted[b].tolist() == emitted + [0] * (path_len - len(path))
@@ -94,9 +92,7 @@ def test_visibility(bs, width):
 @pytest.mark.parametrize("heads,head_dim", ((1, 16), (2, 32), (8, 128)))
 @pytest.mark.parametrize("interleaved", (False, True))
 @pytest.mark.parametrize("partial", (False, True))
-@pytest.mark.parametrize(
-    "norm,commits,packed", ((True, True, False), (False, True, False), (True, False, True))
-)
+@pytest.mark.parametrize("norm,commits,packed", ((True, True, False), (False, True, False), (True, False, True)))
 def test_inject_kv(heads, head_dim, interleaved, partial, norm, commits, packed):
     rotary_dim = head_dim // 2 if partial else head_dim
     case, guard = inputs.inject_case(
@@ -174,9 +170,7 @@ def test_compact_kv_leaves_a_chain_alone():
     path = torch.tensor([[0, 1, 2, -1]])
     buffer = torch.randn(9, 4)
     before = buffer.clone()
-    compact_kv(
-        path, torch.tensor([3], dtype=torch.int32), torch.tensor([[5, 3, 8, 2]]), make_kv_table([buffer])
-    )
+    compact_kv(path, torch.tensor([3], dtype=torch.int32), torch.tensor([[5, 3, 8, 2]]), make_kv_table([buffer]))
     assert torch.equal(buffer, before)
 
 

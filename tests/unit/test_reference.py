@@ -116,8 +116,7 @@ def test_equals_pypi_dflash_round_for_round(setup, block_size, monkeypatch):
     "changes",
     (
         {"layer_types": "sliding_attention", "sliding_window": 6, "use_sliding_window": True},
-        {"layer_types": "sliding_attention", "sliding_window": 20, "use_sliding_window": True}
-        | {"is_causal": False},
+        {"layer_types": "sliding_attention", "sliding_window": 20, "use_sliding_window": True} | {"is_causal": False},
         {"is_causal": True},
     ),
     ids=("window-6", "window-20-both-ways", "causal"),

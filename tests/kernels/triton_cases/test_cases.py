@@ -81,9 +81,7 @@ INJECT_CASES = (
 )
 
 
-@pytest.mark.parametrize(
-    "shape", INJECT_CASES, ids=lambda shape: "-".join(f"{k}{v}" for k, v in shape.items())
-)
+@pytest.mark.parametrize("shape", INJECT_CASES, ids=lambda shape: "-".join(f"{k}{v}" for k, v in shape.items()))
 def test_inject_kv(shape):
     case, guard = inputs.inject_case(DEVICE, seed=3, **shape)
     twin, _ = inputs.inject_case(DEVICE, seed=3, **shape)
