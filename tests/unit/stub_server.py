@@ -39,6 +39,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
+        if self.path == "/v1/chat/completions" and body.get("stream"):
+            pieces = [{"role": "assistant"}, {"content": "ab"}, {"content": "cd"}]
+            lines = "".join(f"data: {json.dumps({'choices': [{'delta': piece}]})}\n\n" for piece in pieces)
+            return self._reply(200, (lines + "data: [DONE]\n\n").encode(), "text/event-stream")
         if self.path != "/generate":
             return self._reply(200, {})
         if body.get("input_ids") == [777]:

@@ -3,12 +3,14 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from sglang_dflash import __version__, cli
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.serve import ServerProcess, ServerSpec
 
 RUNNER = CliRunner()
 
@@ -26,6 +28,15 @@ def test_help_is_cheap(words):
 
 def test_version():
     assert RUNNER.invoke(cli.app, ["version"]).output.strip() == __version__
+
+
+def test_generate_streams_from_a_running_server(tmp_path):
+    stub = Path(__file__).with_name("stub_server.py")
+    make = ServerProcess(
+        ServerSpec("t"), tmp_path, command=lambda port: [sys.executable, str(stub), str(port), "ok", "-"]
+    )
+    with make as server:
+        assert RUNNER.invoke(cli.app, ["generate", "hi", "--url", server.url]).output == "abcd\n"
 
 
 def test_serve_prints_the_command():

@@ -13,7 +13,7 @@ import pytest
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.serve import Client, ServerProcess, ServerSpec
-from sglang_dflash.serve.log import LogWatch, error_line
+from sglang_dflash.serve.log import LogWatch, error_line, log_folder
 from sglang_dflash.serve.ports import free_port, release_port
 from sglang_dflash.serve.process import wait_all
 
@@ -100,6 +100,18 @@ class TestLog:
         assert error_line("usage: x\nlaunch_server.py: error: argument --page-size: bad\n").startswith(
             "error: argument"
         )
+
+    def test_logs_stay_only_after_an_error(self):
+        with log_folder() as kept:
+            pass
+        assert not kept.exists()
+        with pytest.raises(ValueError), log_folder() as kept:
+            raise ValueError
+        assert kept.exists()
+        kept.rmdir()
+        with pytest.raises(KeyboardInterrupt), log_folder() as kept:
+            raise KeyboardInterrupt
+        assert not kept.exists()
 
     def test_phases_grow(self, tmp_path):
         log = tmp_path / "log"
@@ -202,6 +214,9 @@ class TestClient:
         assert pieces == ["ab", "abcd"] and answer.token_ids == (1, 2, 3, 4)
         assert [arrival.tokens for arrival in answer.arrivals] == [2, 4]
         assert answer.time_to_first_token > 0 and answer.inter_token_seconds >= 0
+
+    def test_chat_arrives_in_pieces(self, client):
+        assert "".join(client.chat_pieces([{"role": "user", "content": "hi"}])) == "abcd"
 
     def test_many_keep_their_order(self, client):
         assert len(client.generate_many([[i] for i in range(9)], concurrency=4)) == 9
