@@ -15,6 +15,7 @@ from sglang_dflash.host.platform_args import (
     resolving_view,
 )
 from sglang_dflash.host.resolution import OVERLAP_FLAGS, flag_value
+from sglang_dflash.host.seeded import serve_seeds
 from sglang_dflash.options import Options
 from sglang_dflash.platform import BACKEND, NAME
 
@@ -26,6 +27,7 @@ MAX_REQUESTS = 48
 def install() -> None:
     """Wrap the argument steps in which SGLang would decide for a GPU (called once per process)."""
     add_backend_choice(BACKEND)
+    serve_seeds(BACKEND)
     register_resolution_hook("handle_missing_default_values")(_checkpoint_dtype)
     register_resolution_hook("handle_cuda_graph_config")(_no_graphs)
     register_resolution_hook("handle_cpu_backends")(_our_backend)
