@@ -31,6 +31,8 @@ TOUCHES = (
         "read to tell which requests are not served exactly",
         "never: the request itself",
         (
+            "origin_input_ids",
+            "vocab_size",
             "sampling_params",
             "return_logprob",
             "return_sampling_mask",
@@ -47,6 +49,7 @@ TOUCHES = (
             "presence_penalty",
             "repetition_penalty",
             "min_new_tokens",
+            "min_p",
             "json_schema",
             "regex",
             "ebnf",
@@ -76,6 +79,13 @@ def _asks_grammar(req) -> bool:
     return any((p.json_schema, p.regex, p.ebnf, p.structural_tag))
 
 
+def _asks_seeded_min_p(req) -> bool:
+    from sglang.srt.runtime_context import get_exec
+
+    # SGLang's sampler ends the scheduler at min_p with a seed, and this mode gives every request one.
+    return req.sampling_params.min_p > 0 and get_exec().deterministic.enable_deterministic_inference
+
+
 REFUSALS = (
     Refusal(
         "frequency_penalty, presence_penalty or repetition_penalty",
@@ -101,12 +111,30 @@ REFUSALS = (
         lambda req: (req.sampling_params.beam_width or 1) > 1,
         "drop beam_width, or serve without DFLASH",
     ),
+    Refusal(
+        "min_p under --enable-deterministic-inference",
+        _asks_seeded_min_p,
+        "drop min_p, or serve without that option",
+    ),
     Refusal("watermarking", lambda req: req.sampling_params.watermark, "drop it, or serve without DFLASH"),
 )
 
 
+def _outside_vocabulary(req) -> bool:
+    """Whether an id has no embedding row: on a host SGLang would end, elsewhere read what is not there.
+
+    Multimodal prompts hold ids that stand for images, and are left to SGLang.
+    """
+    ids = req.origin_input_ids
+    return bool(ids) and req.multimodal_inputs is None and not 0 <= min(ids) <= max(ids) < req.vocab_size
+
+
 def refusal(req) -> str | None:
     """Why ``req`` is not served, ending with what to do, or None where it is served exactly."""
+    if _outside_vocabulary(req):
+        return (
+            f"input_ids hold an id outside the vocabulary of {req.vocab_size}: use the target's tokenizer."
+        )
     for row in REFUSALS:
         if row.asked(req):
             return f"sglang-dflash does not serve {row.feature} exactly yet: {row.remedy}."

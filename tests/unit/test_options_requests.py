@@ -14,6 +14,9 @@ from sglang_dflash.host.requests import REFUSALS, refusal
 def request(sampling=None, **fields) -> SimpleNamespace:
     """What the refusals read of SGLang's request."""
     plain = {
+        "origin_input_ids": [3, 0, 9],
+        "multimodal_inputs": None,
+        "vocab_size": 10,
         "return_logprob": False,
         "return_sampling_mask": False,
         "custom_logit_processor": None,
@@ -60,6 +63,13 @@ def test_others_are_refused_with_the_remedy(asked, named):
     assert named in reason and "serve without DFLASH" in reason and "\n" not in reason
 
 
+@pytest.mark.parametrize("ids", [[3, 10], [-1, 3], [10**6]])
+def test_ids_without_an_embedding_are_refused(ids):
+    reason = refusal(request(origin_input_ids=ids))
+    assert reason == "input_ids hold an id outside the vocabulary of 10: use the target's tokenizer."
+    assert refusal(request(origin_input_ids=ids, multimodal_inputs=object())) is None
+
+
 def test_every_feature_is_told_once():
     features = [row.feature for row in REFUSALS]
     assert len(set(features)) == len(features)
@@ -73,6 +83,7 @@ from sglang_dflash.host import requests
 
 def ask(**sampling):
     req = SimpleNamespace(sampling_params=SamplingParams(**sampling), return_logprob=False,
+        origin_input_ids=[1], multimodal_inputs=None, vocab_size=2,
         return_sampling_mask=False, custom_logit_processor=None, return_hidden_states=False)
     return scheduler.validate_dflash_request(req, True)
 
