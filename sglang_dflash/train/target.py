@@ -24,7 +24,7 @@ from sglang_dflash.train.runlog import RunLog, load_checkpoint, save_checkpoint
 START_WEIGHTS = {kind: 1.0 for kind in KINDS} | {"echo": 2.5, "csv": 1.5, "table": 1.5, "prose": 0.6}
 
 # A look-up answer has only two or three telling tokens, so it needs more examples than a long sum.
-EFFORT = {"table": 3.0, "seq": 1.3, "sort": 1.3, "wordp": 1.3}
+EFFORT = {"table": 8.0, "seq": 1.3, "sort": 1.3, "wordp": 1.3}
 
 
 @dataclass
