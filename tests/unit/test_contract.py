@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.host.contract import SGLANG_VERSION, Touch, all_touches, page, problem_with, require_version
+from sglang_dflash.host.contract import (
+    SGLANG_VERSION,
+    Touch,
+    all_touches,
+    page,
+    problem_with,
+    require_version,
+)
 
 
 def test_every_row_holds():
