@@ -79,13 +79,6 @@ def _asks_grammar(req) -> bool:
     return any((p.json_schema, p.regex, p.ebnf, p.structural_tag))
 
 
-def _asks_seeded_min_p(req) -> bool:
-    from sglang.srt.runtime_context import get_exec
-
-    # SGLang's sampler ends the scheduler at min_p with a seed, and this mode gives every request one.
-    return req.sampling_params.min_p > 0 and get_exec().deterministic.enable_deterministic_inference
-
-
 REFUSALS = (
     Refusal(
         "frequency_penalty, presence_penalty or repetition_penalty",
@@ -110,11 +103,6 @@ REFUSALS = (
         "beam search",
         lambda req: (req.sampling_params.beam_width or 1) > 1,
         "drop beam_width, or serve without DFLASH",
-    ),
-    Refusal(
-        "min_p under --enable-deterministic-inference",
-        _asks_seeded_min_p,
-        "drop min_p, or serve without that option",
     ),
     Refusal("watermarking", lambda req: req.sampling_params.watermark, "drop it, or serve without DFLASH"),
 )
@@ -175,5 +163,14 @@ def _hook_validation() -> None:
         )
 
 
+def _seeded_min_p(req) -> str | None:
+    from sglang.srt.runtime_context import get_exec
+
+    if req.sampling_params.min_p > 0 and get_exec().deterministic.enable_deterministic_inference:
+        # SGLang's sampler asserts, which ends the scheduler: this mode gives every request a seed.
+        return "min_p cannot be seeded: drop min_p, or serve without --enable-deterministic-inference."
+    return None
+
+
 def _validate(original, req, enable_overlap) -> str | None:
-    return refusal(req) or original(req, enable_overlap)
+    return refusal(req) or _seeded_min_p(req) or original(req, enable_overlap)
