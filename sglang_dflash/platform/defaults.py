@@ -22,6 +22,8 @@ from sglang_dflash.platform import BACKEND, NAME
 MAX_TOKENS = 65536  # KV tokens; more only costs the time to zero them
 MEMORY_SHARE = 0.25  # of the free memory, for the KV pool
 MAX_REQUESTS = 48
+# The pool is bounded in tokens; this check of SGLang's also counts what other processes take meanwhile.
+MEMORY_CEILING = 0.95
 
 
 def install() -> None:
@@ -73,7 +75,7 @@ def _sizes(server_args, previous) -> None:
     if cfg.max_running_requests is None:
         defaults["max_running_requests"] = MAX_REQUESTS
     if cfg.mem_fraction_static is None:
-        defaults["mem_fraction_static"] = 0.5
+        defaults["mem_fraction_static"] = MEMORY_CEILING
     if not overlap_wanted():
         # Host and device are the same cores: a round scheduled ahead hides nothing, and a request pays
         # one more round before its end is seen.
