@@ -64,7 +64,8 @@ def test_the_fastest_twentieth():
     assert stepcost.fastest(range(100, 0, -1)) == 6
 
 
-def test_the_table_names_both_ratios():
+def test_the_ratios():
     cost = stepcost.StepCost(1, 0.9, 0.8, 2, 1.8, 1.5, 1.2, 1, 1, 0.9, True)
-    assert (cost.ratio, cost.ratio_cpu, cost.ratio_best) == (2, 1.5 / 0.9, 1.2 / 0.8)
-    assert stepcost.table_of(cost).row_count == 6
+    assert (cost.ratio, cost.ratio_served) == (1.8, 2)
+    assert (cost.ratio_cpu, cost.ratio_best) == (1.5 / 0.9, 1.2 / 0.8)
+    assert stepcost.table_of(cost).row_count == 7
