@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 _PIECE = r"\n +| ?[a-z]+|[A-Z][a-z]*|[0-9]|\n| +|[^A-Za-z0-9\n ]"
 _MAX_VOCAB = 1024
 # Frozen, so that ids stay what trained weights know when a kind changes later.
-WORDS_FILE = PAIR_DIR / "words.json"
+WORDS_FILE = PAIR_DIR / "weights" / "words.json"
 
 
 @lru_cache(maxsize=2)

@@ -40,7 +40,7 @@ def _fail(error: DFlashError) -> None:
 def target(
     out: Annotated[Path, typer.Option(help="Run folder: checkpoint and curve.")] = Path("runs/target"),
     export: Annotated[Path, typer.Option(help="Where the finished model goes.")] = Path("runs/target/export"),
-    minutes: Minutes = 75.0,
+    minutes: Minutes = 83.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and text.")] = 1,
     layers: Annotated[int, typer.Option(help="Transformer layers.")] = 8,
     hidden: Annotated[int, typer.Option(help="Hidden size.")] = 128,
@@ -79,7 +79,7 @@ def draft(
     out: Annotated[
         Path, typer.Option(help="Run folder; the draft is written to its subfolder 'draft'.")
     ] = Path("runs/draft"),
-    minutes: Minutes = 35.0,
+    minutes: Minutes = 30.0,
     layers: Annotated[int, typer.Option(help="Draft layers.")] = 2,
     block_size: Annotated[int, typer.Option(help="Positions per block, the anchor included.")] = 16,
     taps: Annotated[int, typer.Option(help="How many target layers are tapped, evenly spread.")] = 4,
