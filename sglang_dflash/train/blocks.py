@@ -42,9 +42,7 @@ def greedy_labels(batch: Batch, best: Tensor, anchors: Tensor, size: int) -> tup
     after = (source + 1).clamp(max=length - 1)
     rows = torch.arange(anchors.shape[0], device=anchors.device)[:, None, None]
     labels = best[rows, at]
-    same = (
-        batch.answer[rows, after] & (batch.doc[rows, after] == batch.doc[rows, anchors[..., None]]) & inside
-    )
+    same = batch.answer[rows, after] & (batch.doc[rows, after] == batch.doc[rows, anchors[..., None]]) & inside
     unbroken = same.cumprod(-1).bool()
     agrees = labels == batch.ids[rows, after]
     before = torch.cat((torch.ones_like(agrees[..., :1]), agrees[..., :-1]), -1).cumprod(-1).bool()

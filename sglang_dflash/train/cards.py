@@ -30,7 +30,8 @@ Held-out prompts, greedy, whole answers judged:
 |---|---|---|---|---|
 {rows}
 
-Prose has many valid continuations; there "right" is a check of form only.
+Prose has many valid continuations; there "right" is a check of form only, and written greedily it often
+falls into a loop.
 """
 
 _DRAFT = """---
@@ -84,8 +85,7 @@ def write_cards(target: Path, draft: Path, results: dict, notes: dict[str, str] 
     common = _training(target) | {"parameters": count_parameters(target), "note": notes.get("target", "")}
     (target / "README.md").write_text(_TARGET.format(rows="\n".join(rows), **common))
     rows = [
-        f"| {k['kind']} | {k['accept_length']:.2f} | {k['mean_tokens']:.0f} "
-        f"| {100 * k['repeated_4grams']:.1f} |"
+        f"| {k['kind']} | {k['accept_length']:.2f} | {k['mean_tokens']:.0f} | {100 * k['repeated_4grams']:.1f} |"
         for k in kinds
     ]
     config = json.loads((draft / "config.json").read_text())

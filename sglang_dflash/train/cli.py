@@ -11,9 +11,7 @@ import typer
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.pair import DRAFT_DIR, TARGET_DIR
 
-app = typer.Typer(
-    help="Train the embedded target or a DFlash draft, and evaluate them.", no_args_is_help=True
-)
+app = typer.Typer(help="Train the embedded target or a DFlash draft, and evaluate them.", no_args_is_help=True)
 
 Minutes = Annotated[float, typer.Option(help="Training time; the learning rate decays to its end.")]
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
@@ -76,9 +74,9 @@ def target(
 def draft(
     target: Annotated[str, typer.Option(help="Frozen target: folder or hub name.")] = str(TARGET_DIR),
     data: Annotated[str, typer.Option(help="'builtin', or a JSONL file of texts or chats.")] = "builtin",
-    out: Annotated[
-        Path, typer.Option(help="Run folder; the draft is written to its subfolder 'draft'.")
-    ] = Path("runs/draft"),
+    out: Annotated[Path, typer.Option(help="Run folder; the draft is written to its subfolder 'draft'.")] = Path(
+        "runs/draft"
+    ),
     minutes: Minutes = 30.0,
     layers: Annotated[int, typer.Option(help="Draft layers.")] = 2,
     block_size: Annotated[int, typer.Option(help="Positions per block, the anchor included.")] = 16,
@@ -130,9 +128,7 @@ def _ids(text: str | None) -> list[int]:
     try:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError as error:
-        raise DFlashError(
-            "target_layer_ids", f"{text!r} is not a list of numbers", "write it as 0,2,4,6"
-        ) from error
+        raise DFlashError("target_layer_ids", f"{text!r} is not a list of numbers", "write it as 0,2,4,6") from error
 
 
 @app.command("eval")

@@ -33,9 +33,7 @@ class RowCache:
 
 
 @torch.no_grad()
-def greedy(
-    model: TinyQwen3, prompts: list[list[int]], end: int, max_new: int, rows: int = 64
-) -> list[list[int]]:
+def greedy(model: TinyQwen3, prompts: list[list[int]], end: int, max_new: int, rows: int = 64) -> list[list[int]]:
     """Greedy continuation of every prompt, the end token included where it is reached."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[list[int]] = [[] for _ in prompts]
@@ -61,8 +59,7 @@ def _prefill(model: TinyQwen3, prompts: list[list[int]], caches: list[RowCache])
 def _greedy_batch(model: TinyQwen3, prompts: list[list[int]], end: int, max_new: int) -> list[list[int]]:
     shape, total = model.shape, max(map(len, prompts)) + max_new
     caches = [
-        RowCache(len(prompts), shape.num_key_value_heads, total, shape.head_dim)
-        for _ in range(shape.num_hidden_layers)
+        RowCache(len(prompts), shape.num_key_value_heads, total, shape.head_dim) for _ in range(shape.num_hidden_layers)
     ]
     token, lengths = _prefill(model, prompts, caches)
     out: list[list[int]] = [[] for _ in prompts]

@@ -73,9 +73,7 @@ class DraftTrainer:
         if run.data == "builtin":
             self.data = BuiltinDocuments(self.target, run.seed)
         else:
-            self.data = JsonlDocuments(
-                Path(run.data), tokenizer, self.target, run.seed, run.max_length, run.regenerate
-            )
+            self.data = JsonlDocuments(Path(run.data), tokenizer, self.target, run.seed, run.max_length, run.regenerate)
         source = iter(self.data)
         if self.target.packs and run.data == "builtin":
             self.packer = Packer(source, run.tokens, run.lengths, pad)
@@ -118,9 +116,7 @@ class DraftTrainer:
         if saved is None:
             return False
         if saved["taps"] != self.taps:
-            raise DFlashError(
-                "target_layer_ids", f"the checkpoint has {saved['taps']}", "choose another --out folder"
-            )
+            raise DFlashError("target_layer_ids", f"the checkpoint has {saved['taps']}", "choose another --out folder")
         self.network.load_state_dict(saved["model"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -237,7 +233,5 @@ def mask_token(asked: int | None, tokenizer, vocab_size: int) -> int:
     if found is None:
         raise DFlashError("mask_token_id", "the target's tokenizer has no mask token", "pass --mask-token-id")
     if not 0 <= found < vocab_size:
-        raise DFlashError(
-            "mask_token_id", f"{found} is outside 0..{vocab_size - 1}", "choose an unused id inside"
-        )
+        raise DFlashError("mask_token_id", f"{found} is outside 0..{vocab_size - 1}", "choose an unused id inside")
     return found

@@ -78,23 +78,17 @@ class JsonlDocuments:
         if tokenizer.eos_token_id is None:
             raise DFlashError("tokenizer", "it has no eos token", "set eos_token in tokenizer_config.json")
         self.end, self.max_length = tokenizer.eos_token_id, max_length
-        pairs = [
-            pair for line in _read_lines(path) for pair in _line_pairs(line, tokenizer, prompt_tokens, path)
-        ]
+        pairs = [pair for line in _read_lines(path) for pair in _line_pairs(line, tokenizer, prompt_tokens, path)]
         documents = [self._finish(target, prompt, reply, regenerate) for prompt, reply in pairs]
         documents = [(ids[:max_length], marks[:max_length]) for ids, marks in documents]
         documents = [d for d in documents if sum(d[1]) > 1]
         if len(documents) < 2:
-            raise DFlashError(
-                "data", f"{path} yields {len(documents)} usable documents", "give at least two answers"
-            )
+            raise DFlashError("data", f"{path} yields {len(documents)} usable documents", "give at least two answers")
         Random(seed).shuffle(documents)
         held = max(1, int(len(documents) * heldout_share))
         self.heldout, self.documents, self.seed = documents[:held], documents[held:], seed
 
-    def _finish(
-        self, target: FrozenTarget, prompt: list[int], reply: list[int], regenerate: bool
-    ) -> Document:
+    def _finish(self, target: FrozenTarget, prompt: list[int], reply: list[int], regenerate: bool) -> Document:
         room = self.max_length - len(prompt)
         if regenerate and room > 1:
             reply = target.generate([prompt], self.end, min(room, max(len(reply), 16)))[0]
@@ -129,9 +123,7 @@ def _read_lines(path: Path) -> Iterator[dict]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise DFlashError(
-                    "data", f"{path} line {number} is not JSON", "one JSON object per line"
-                ) from error
+                raise DFlashError("data", f"{path} line {number} is not JSON", "one JSON object per line") from error
 
 
 def _line_pairs(line: dict, tokenizer, prompt_tokens: int, path: Path) -> list[tuple[list[int], list[int]]]:
@@ -140,9 +132,7 @@ def _line_pairs(line: dict, tokenizer, prompt_tokens: int, path: Path) -> list[t
         ids = tokenizer(line["text"])["input_ids"]
         return [(ids[:prompt_tokens], [*ids[prompt_tokens:], tokenizer.eos_token_id])]
     if not isinstance(line, dict) or "messages" not in line:
-        raise DFlashError(
-            "data", f"a line of {path} has neither 'text' nor 'messages'", "give one of the two"
-        )
+        raise DFlashError("data", f"a line of {path} has neither 'text' nor 'messages'", "give one of the two")
     pairs, messages = [], line["messages"]
     for i, message in enumerate(messages):
         if message["role"] == "assistant":

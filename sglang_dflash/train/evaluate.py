@@ -40,15 +40,14 @@ def rounds_dict(rounds: Rounds) -> dict:
     """Accept length, rounds and acceptance by position.
 
     ``kept_by_position[k]`` is P(slot k + 1 kept | the text went on that far);
-    ``kept_given_previous[k]`` is the same given that slot k was kept.
+    ``kept_given_previous[k]`` is the same given that all slots before were kept.
     """
     kept = [k / max(o, 1) for k, o in zip(rounds.kept, rounds.offered, strict=True)]
-    previous = [1.0, *kept[:-1]]
     return {
         "accept_length": rounds.accept_length(),
         "rounds": sum(len(lens) for lens in rounds.commit_lens),
         "kept_by_position": kept,
-        "kept_given_previous": [k / p if p else 0.0 for k, p in zip(kept, previous, strict=True)],
+        "kept_given_previous": [k / max(r, 1) for k, r in zip(rounds.kept, rounds.reached, strict=True)],
     }
 
 

@@ -84,17 +84,13 @@ class HubTarget:
         trunk = self.model.get_decoder() if hasattr(self.model, "get_decoder") else self.model.base_model
         norm = getattr(trunk, "norm", None)
         if norm is None or norm.weight.shape != (self.hidden_size,):
-            raise DFlashError(
-                "target", f"{name} has no final norm of {self.hidden_size} gains", "use another target"
-            )
+            raise DFlashError("target", f"{name} has no final norm of {self.hidden_size} gains", "use another target")
         self.final_norm = norm.weight.float()
 
     @torch.no_grad()
     def observe(self, batch: Batch, taps: list[int]) -> Seen:
         if batch.doc.max() > 0:
-            raise DFlashError(
-                "batch", "this target takes one document per row", "pack with rows of one document"
-            )
+            raise DFlashError("batch", "this target takes one document per row", "pack with rows of one document")
         out = self.model(batch.ids, attention_mask=(batch.doc >= 0).long(), output_hidden_states=True)
         # hidden_states[0] is the embedding, so layer i's output is entry i + 1.
         features = torch.cat([out.hidden_states[i + 1] for i in taps], -1)

@@ -77,9 +77,7 @@ class Attention(nn.Module):
         weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
         fused = F.linear(x, weight).unflatten(-1, (-1, self.head_dim))
         turned = self.heads + self.kv_heads
-        gain = torch.cat(
-            (self.q_norm.weight.expand(self.heads, -1), self.k_norm.weight.expand(self.kv_heads, -1))
-        )
+        gain = torch.cat((self.q_norm.weight.expand(self.heads, -1), self.k_norm.weight.expand(self.kv_heads, -1)))
         qk = F.rms_norm(fused[:, :, :turned], (self.head_dim,), None, self.q_norm.eps) * gain
         qk = rotate(qk, cos, sin).transpose(1, 2)
         return qk[:, : self.heads], qk[:, self.heads :], fused[:, :, turned:].transpose(1, 2)

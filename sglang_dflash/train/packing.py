@@ -20,9 +20,7 @@ class Batch(NamedTuple):
     answer: Tensor  # [rows, length] bool
 
 
-def pack_rows(
-    documents: list[Document], rows: int, length: int
-) -> tuple[list[list[Document]], list[Document]]:
+def pack_rows(documents: list[Document], rows: int, length: int) -> tuple[list[list[Document]], list[Document]]:
     """Fill rows, longest documents first, each into the fullest row it fits; returns rows and leftovers."""
     filled: list[list[Document]] = [[] for _ in range(rows)]
     room = [length] * rows

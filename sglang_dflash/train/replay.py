@@ -22,6 +22,7 @@ class Rounds:
 
     commit_lens: list[list[int]] = field(default_factory=list)
     offered: list[int] = field(default_factory=list)  # [B - 1]: the text went on that far
+    reached: list[int] = field(default_factory=list)  # [B - 1]: and all positions before were kept
     kept: list[int] = field(default_factory=list)  # [B - 1]
 
     def accept_length(self) -> float:
@@ -33,16 +34,23 @@ class Rounds:
         """Add another set of rounds."""
         self.commit_lens += other.commit_lens
         if not self.offered:
-            self.offered, self.kept = [0] * len(other.offered), [0] * len(other.kept)
+            self.offered, self.reached, self.kept = ([0] * len(other.offered) for _ in range(3))
         self.offered = [a + b for a, b in zip(self.offered, other.offered, strict=True)]
+        self.reached = [a + b for a, b in zip(self.reached, other.reached, strict=True)]
         self.kept = [a + b for a, b in zip(self.kept, other.kept, strict=True)]
+
+
+def no_rounds(size: int, documents: int = 0) -> Rounds:
+    """Empty counts for blocks of ``size``."""
+    offered, reached, kept = ([0] * (size - 1) for _ in range(3))
+    return Rounds([[] for _ in range(documents)], offered, reached, kept)
 
 
 @torch.no_grad()
 def replay(target: FrozenTarget, draft: DraftNetwork, documents: list[Document], taps: list[int], size: int,
            mask_id: int, rows: int = 32, device: str = "cpu") -> Rounds:  # fmt: skip
     """Rounds over ``documents``, each one prompt followed by the target's greedy answer."""
-    total = Rounds(offered=[0] * (size - 1), kept=[0] * (size - 1))
+    total = no_rounds(size)
     ordered = sorted((d for d in documents if sum(d[1]) > 1), key=lambda d: len(d[0]))
     for start in range(0, len(ordered), rows):
         some = ordered[start : start + rows]
@@ -58,11 +66,9 @@ def _replay_batch(target: FrozenTarget, draft: DraftNetwork, batch: Batch, taps:
     ends = [int(row.nonzero()[-1]) for row in batch.answer]
     # The first answer id comes from prefill and anchors the first round.
     anchor = [int(row.nonzero()[0]) for row in batch.answer]
-    result = Rounds([[] for _ in range(count)], [0] * (size - 1), [0] * (size - 1))
+    result = no_rounds(size, count)
     while any(a < e for a, e in zip(anchor, ends, strict=True)):
-        at = torch.tensor([min(a, e) for a, e in zip(anchor, ends, strict=True)], device=batch.ids.device)[
-            :, None
-        ]
+        at = torch.tensor([min(a, e) for a, e in zip(anchor, ends, strict=True)], device=batch.ids.device)[:, None]
         blocks = make_blocks(batch, batch.ids, at, size, mask_id)
         hidden = draft(features, batch.positions, target.embed(blocks.ids), blocks.positions, blocks.seen)
         proposed = target.head(hidden[:, 0, 1:]).argmax(-1).tolist()
@@ -76,6 +82,7 @@ def _replay_batch(target: FrozenTarget, draft: DraftNetwork, batch: Batch, taps:
                 correct += 1
             for k in range(min(left, size - 1)):
                 result.offered[k] += 1
+                result.reached[k] += k <= correct
                 result.kept[k] += k < correct
             commit = min(correct + 1, left)
             result.commit_lens[r].append(commit)

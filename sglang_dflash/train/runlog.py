@@ -29,9 +29,7 @@ def load_checkpoint(folder: Path, shape: dict | None = None) -> dict | None:
         return None
     saved = torch.load(path, map_location="cpu", weights_only=True)
     if shape is not None and saved["shape"] != shape:
-        raise DFlashError(
-            "out", f"{path} holds a network of shape {saved['shape']}", "choose another --out folder"
-        )
+        raise DFlashError("out", f"{path} holds a network of shape {saved['shape']}", "choose another --out folder")
     return saved
 
 

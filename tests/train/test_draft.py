@@ -145,9 +145,7 @@ def test_replay_equals_the_batch_one_loop():
     assert [text for text, _ in looped] == replies
     assert sorted(rounds.commit_lens) == sorted(commits for _, commits in looped)
     assert len({n for lens in rounds.commit_lens for n in lens}) > 2
-    assert (
-        sum(rounds.kept) + len([n for lens in rounds.commit_lens for n in lens]) >= sum(map(len, replies)) - 6
-    )
+    assert sum(rounds.kept) + len([n for lens in rounds.commit_lens for n in lens]) >= sum(map(len, replies)) - 6
 
 
 @torch.no_grad()
@@ -173,9 +171,9 @@ def test_same_hidden_states_as_the_reference_package(tmp_path):
 
 
 def test_rounds_add_up():
-    one, two = Rounds([[2, 3]], [4, 2], [2, 1]), Rounds([[1]], [1, 1], [0, 0])
+    one, two = Rounds([[2, 3]], [4, 2], [4, 1], [2, 1]), Rounds([[1]], [1, 1], [1, 0], [0, 0])
     one.merge(two)
-    assert one.accept_length() == 2 and one.offered == [5, 3] and one.kept == [2, 1]
+    assert one.accept_length() == 2 and one.offered == [5, 3] and one.kept == [2, 1] and one.reached == [5, 1]
 
 
 def test_decay_falls_with_the_position():

@@ -105,9 +105,7 @@ def test_draft_on_any_causal_lm_from_texts_and_chats(tmp_path, llama, regenerate
     lines = [{"messages": chat}, {"text": "the river and the old boat " * 12}] * 4
     data = tmp_path / "data.jsonl"
     data.write_text("\n".join(map(json.dumps, lines)))
-    trainer = DraftTrainer(
-        draft_run(llama, tmp_path / "run", data=str(data), regenerate=regenerate, max_length=64)
-    )
+    trainer = DraftTrainer(draft_run(llama, tmp_path / "run", data=str(data), regenerate=regenerate, max_length=64))
     first = trainer.train_step()
     for _ in range(5):
         last = trainer.train_step()
