@@ -15,6 +15,7 @@ app = typer.Typer(help="Train the embedded target or a DFlash draft, and evaluat
 
 Minutes = Annotated[float, typer.Option(help="Training time; the learning rate decays to its end.")]
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
+Start = Annotated[Path | None, typer.Option(help="Folder of weights to begin with, instead of random ones.")]
 Device = Annotated[str, typer.Option(help="torch device; 'auto' takes a GPU where there is one.")]
 
 
@@ -43,6 +44,7 @@ def target(
     layers: Annotated[int, typer.Option(help="Transformer layers.")] = 8,
     hidden: Annotated[int, typer.Option(help="Hidden size.")] = 128,
     tokens: Annotated[int, typer.Option(help="Tokens per step.")] = 1536,
+    start_from: Start = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
@@ -50,13 +52,14 @@ def target(
     arguments = [
         "target", "--out", str(out), "--export", str(export), "--minutes", str(minutes), "--seed", str(seed),
         "--layers", str(layers), "--hidden", str(hidden), "--tokens", str(tokens),
+        *(["--start-from", str(start_from)] if start_from else []),
     ]  # fmt: skip
     device = _start(arguments, threads, device)
     from sglang_dflash.train.export import export_target
     from sglang_dflash.train.report import plot_curve, provenance, write_json
     from sglang_dflash.train.target import TargetRun, TargetTrainer
 
-    run = TargetRun(out, minutes, seed, tokens, layers=layers, hidden=hidden, device=device)
+    run = TargetRun(out, minutes, seed, tokens, layers=layers, hidden=hidden, device=device, start_from=start_from)
     try:
         trainer = TargetTrainer(run)
         typer.echo("resuming" if trainer.resume() else "starting afresh")
@@ -89,6 +92,7 @@ def draft(
     max_length: Annotated[int, typer.Option(help="Longest document, in tokens.")] = 2048,
     gamma: Annotated[float, typer.Option(help="Decay of the loss over a block's positions.")] = 7.0,
     seed: Annotated[int, typer.Option(help="Seed of weights, text and anchors.")] = 7,
+    start_from: Start = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
@@ -99,6 +103,7 @@ def draft(
         "taps": taps, "target-layer-ids": target_layer_ids, "mask-token-id": mask_token_id,
         "anchors": anchors,
         "tokens": tokens, "max-length": max_length, "gamma": gamma, "seed": seed,
+        "start-from": start_from,
     }  # fmt: skip
     arguments = ["draft", *(["--regenerate"] if regenerate else [])]
     for name, value in options.items():
@@ -112,6 +117,7 @@ def draft(
         run = DraftRun(
             target, out, data, minutes, seed, layers, block_size, taps, _ids(target_layer_ids), mask_token_id,
             anchors, tokens, max_length=max_length, regenerate=regenerate, gamma=gamma, device=device,
+            start_from=start_from,
         )  # fmt: skip
         trainer = DraftTrainer(run)
         typer.echo("resuming" if trainer.resume() else "starting afresh")

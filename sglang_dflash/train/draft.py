@@ -13,7 +13,7 @@ from torch import Tensor
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.train.blocks import decay_weights, make_blocks, sample_anchors
 from sglang_dflash.train.draft_data import BuiltinDocuments, JsonlDocuments, RowBatcher
-from sglang_dflash.train.draft_io import check_taps, default_taps, draft_config, save_draft
+from sglang_dflash.train.draft_io import check_taps, default_taps, draft_config, load_draft, save_draft
 from sglang_dflash.train.draft_model import DraftNetwork
 from sglang_dflash.train.frozen import FrozenTarget, open_target
 from sglang_dflash.train.model import Shape
@@ -21,7 +21,7 @@ from sglang_dflash.train.muon import Muon
 from sglang_dflash.train.packing import Batch, Packer
 from sglang_dflash.train.replay import replay
 from sglang_dflash.train.runlog import RunLog, load_checkpoint, save_checkpoint
-from sglang_dflash.train.target import rate_at, split_parameters
+from sglang_dflash.train.target import rate_at, split_parameters, start_from_weights
 
 
 @dataclass
@@ -53,6 +53,7 @@ class DraftRun:
     save_every_s: float = 180.0
     check_prompts: int = 10
     device: str = "cpu"
+    start_from: Path | None = None
 
 
 class DraftTrainer:
@@ -66,6 +67,8 @@ class DraftTrainer:
         self.shape = draft_shape(self.target.config, run.layers)
         self.network = DraftNetwork(self.shape, len(self.taps), self.target.config["max_position_embeddings"])
         self.network.init_weights(run.seed, self.target.final_norm)
+        if run.start_from:
+            start_from_weights(self.network, load_draft(run.start_from)[0], self.shape, run.start_from)
         self.network.to(run.device)
         tokenizer = open_tokenizer(run.target)
         self.mask_id = mask_token(run.mask_token_id, tokenizer, self.shape.vocab_size)

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sglang_dflash.errors import DFlashError
 from sglang_dflash.pair.kinds import FREE_KINDS, KINDS
 from sglang_dflash.pair.stream import TrainingStream, validation_examples
 from sglang_dflash.pair.tokenizer import PAD, build_tokenizer, encode_chat
+from sglang_dflash.train.frozen import load_lean
 from sglang_dflash.train.measure import exact_share
 from sglang_dflash.train.model import Shape, TinyQwen3
 from sglang_dflash.train.muon import Muon
@@ -46,6 +48,7 @@ class TargetRun:
     check_every_s: float = 120.0
     save_every_s: float = 180.0
     device: str = "cpu"
+    start_from: Path | None = None
 
 
 def rate_at(run: TargetRun, step: int, elapsed_s: float) -> float:
@@ -71,6 +74,8 @@ class TargetTrainer:
         self.shape = Shape(self.tokenizer.get_vocab_size(), run.hidden, run.layers)
         self.model = TinyQwen3(self.shape)
         self.model.init_weights(run.seed)
+        if run.start_from:
+            start_from_weights(self.model, load_lean(run.start_from), self.shape, run.start_from)
         self.model.to(run.device)
         matrices, vectors = split_parameters(self.model)
         self.optimizers = [
@@ -167,6 +172,13 @@ class TargetTrainer:
         self.log.write(self.step, self.elapsed, self.seen, smooth or 0.0, self.check())
         save_checkpoint(self.config.out, self.state())
         self.log.close()
+
+
+def start_from_weights(model: torch.nn.Module, given: torch.nn.Module, shape: Shape, folder: Path) -> None:
+    """Begin with trained weights instead of random ones; the sizes must agree."""
+    if given.shape != shape:
+        raise DFlashError("start_from", f"{folder} has {given.shape}", f"train with the same sizes, not {shape}")
+    model.load_state_dict(given.state_dict())
 
 
 def split_parameters(model: torch.nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -45,6 +45,20 @@ def test_another_shape_does_not_resume(tmp_path):
         TargetTrainer(TargetRun(tmp_path, layers=3, hidden=32)).resume()
 
 
+def test_start_from_given_weights(tmp_path):
+    trainer = TargetTrainer(small_target(tmp_path / "a"))
+    trainer.train_step()
+    save_checkpoint(tmp_path / "a", trainer.state())
+    export_target(tmp_path / "a", tmp_path / "hf")
+    run = small_target(tmp_path / "b")
+    run.start_from = tmp_path / "hf"
+    again = TargetTrainer(run)
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name])
+    with pytest.raises(DFlashError, match="start_from"):
+        TargetTrainer(TargetRun(tmp_path / "c", layers=3, hidden=32, start_from=tmp_path / "hf"))
+
+
 def test_export_without_a_run(tmp_path):
     with pytest.raises(DFlashError, match="train first"):
         export_target(tmp_path / "none", tmp_path / "hf")
