@@ -23,7 +23,7 @@ from sglang_dflash.serve.console import make_console, started
 from sglang_dflash.serve.log import log_folder
 
 # Unlike each other under speculation: arithmetic, code, copying, a chat, prose.
-SHOWN_KINDS = ("add", "py", "csv", "table", "chat", "prose", "day", "words", "seq", "sort")
+SHOWN_KINDS = ("add", "py", "csv", "chat", "prose", "table", "day", "words", "seq", "sort")
 CONCURRENCIES = (1, 8)
 REPEATS = 3
 
