@@ -74,7 +74,8 @@ def sample(server, prompts, params: list[dict]) -> list[tuple]:
 
 def test_samples_follow_the_target(servers, pair, target, stop_ids):
     rng = random.Random(11)
-    prompts = [p.token_ids for p in rng.sample(pair.prompts(per_kind=4), CANDIDATES)]
+    # Prose goes on in many ways; elsewhere the trained target is all but certain.
+    prompts = [p.token_ids for p in pair.prompts(kinds=("prose",), per_kind=CANDIDATES)]
     cases = [most_varied(target, prompts, filters, stop_ids) for filters in FILTERS]
     # All sets of parameters meet in every batch.
     order = [case for case in cases for _ in range(SAMPLES)]
