@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from exact import PlainAnswers
+from exact import PlainAnswers, ties_seen
 from servers import Servers, TestPair
 
 
@@ -12,6 +12,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+
+
+def pytest_terminal_summary(terminalreporter):
+    # A passing test's own prints are not shown.
+    terminalreporter.write_line(f"ties with plain decoding: {len(ties_seen)}")
+    for tie in ties_seen:
+        terminalreporter.write_line(tie)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 TIE = 1e-4  # nats: closer than this, two tokens are one choice to float32
+ties_seen: list[str] = []  # of the whole session; conftest.py prints them last
 
 
 class Ask(NamedTuple):
@@ -65,7 +66,7 @@ def assert_same(plain: PlainAnswers, asks: list[Ask], answers, concurrency: int 
         gap = _gap(plain.client, ask.prompt + want[:at], want[at], got.token_ids[at])
         assert gap < TIE, f"token {at}: {got.token_ids[at]} instead of {want[at]}, {gap:.2e} nats apart"
         ties += 1
-        print(f"tie at token {at}: {want[at]} and {got.token_ids[at]}, {gap:.1e} nats apart")
+        ties_seen.append(f"tie at token {at}: {want[at]} and {got.token_ids[at]}, {gap:.1e} nats apart")
     return ties
 
 
