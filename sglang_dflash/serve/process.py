@@ -33,7 +33,7 @@ class ServerProcess:
     """Starts ``spec`` and owns it until ``stop``; a context manager.
 
     ``start`` returns at once and ``wait_ready`` blocks, so that several servers can start side by side.
-    ``command`` replaces the spec's command line (tests).
+    ``command`` replaces the spec's command line and ``launcher`` the way it is started (tests).
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class ServerProcess:
         log_dir: Path | None = None,
         ports: Iterable[int] | None = None,
         command: Callable[[int], list[str]] | None = None,
+        launcher: Callable[[list[str], dict[str, str], Path], Any] | None = None,
     ):
         self.spec = spec
         self.port = free_port(ports)
@@ -53,6 +54,7 @@ class ServerProcess:
         self.log_path = folder / f"{spec.key()}-{self.port}.log"
         self.peak_rss = 0  # bytes, largest seen by rss()
         self._watch = LogWatch(self.log_path)
+        self._launcher = launcher or launch
         self._child: subprocess.Popen | None = None
         self._client: Client | None = None
 
@@ -83,15 +85,7 @@ class ServerProcess:
     def start(self) -> "ServerProcess":
         """Launch the process; does not wait."""
         cleanup.add(self)
-        with self.log_path.open("wb") as log:
-            self._child = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.spec.environment(gpu=self._gpu),
-                start_new_session=True,
-            )
+        self._child = self._launcher(self.command, self.spec.environment(gpu=self._gpu), self.log_path)
         return self
 
     def wait_ready(self, timeout: float = START_TIMEOUT, progress: Progress | None = None) -> "ServerProcess":
@@ -199,20 +193,43 @@ class ServerProcess:
         with cleanup.shielded():
             tree = self.processes()
             _signal_group(self._child.pid, signal.SIGTERM)
-            # A launcher that dies first would leave children that are still importing.
-            _, left = psutil.wait_procs(tree, timeout=GRACE)
+            # A launcher that dies first would leave children that are still importing; one that outlives
+            # them only sleeps before it reports a crash.
+            deadline = time.monotonic() + GRACE
+            while any(map(_running, tree[1:])) and time.monotonic() < deadline:
+                time.sleep(0.05)
             _signal_group(self._child.pid, signal.SIGKILL)
-            for process in left:
+            for process in tree[1:]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            psutil.wait_procs(left, timeout=GRACE)
             self._child.wait()
+            psutil.wait_procs(tree[1:], timeout=GRACE)
             self._child = None
             cleanup.discard(self)
             release_port(self.port)
             if self._client is not None:
                 self._client.close()
                 self._client = None
+
+
+def _running(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def launch(command: list[str], environment: dict[str, str], log_path: Path) -> subprocess.Popen:
+    """Start ``command`` in a session of its own, its output in a fresh ``log_path``."""
+    with log_path.open("wb") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 def _signal_group(group: int, number: int) -> None:

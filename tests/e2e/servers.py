@@ -10,8 +10,9 @@ Fixtures (declared in conftest.py, all session-scoped):
               ``servers.stop(spec_or_server)`` ends one early (for tests that read what a server leaves behind).
 
 A server is kept for later tests; when more than LIMIT are alive the least recently used one is stopped, so
-order tests by server, and take what a test compares (plain and dflash) together. A start costs 40 to 90 seconds
-of processor time: prefer asking an existing server. Every ``get`` raises if the server had died meanwhile.
+order tests by server, and take what a test compares (plain and dflash) together. Servers are forks of a process
+that has SGLang imported (launcher.py): a start costs 2 to 4 seconds of processor time, or 30 where the environment
+sets a variable that is read too early for that. Every ``get`` raises if the server had died meanwhile.
 
 Environment: SGLANG_DFLASH_TEST_PAIR=<folder with target/, draft/ and heldout/> replaces the embedded pair;
 SGLANG_DFLASH_TEST_SERVERS=<how many may be alive>; SGLANG_DFLASH_TEST_PORTS=<first>-<last>;
@@ -23,11 +24,13 @@ from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
 
+from launcher import ForkLauncher
+
 from sglang_dflash.bench.prompts import Prompt, load_prompts, renderer
 from sglang_dflash.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
 from sglang_dflash.serve import ServerProcess, ServerSpec
 
-LIMIT = int(os.environ.get("SGLANG_DFLASH_TEST_SERVERS", "3"))
+LIMIT = int(os.environ.get("SGLANG_DFLASH_TEST_SERVERS", "5"))
 
 
 class TestPair:
@@ -61,6 +64,7 @@ class Servers:
         self.pair = pair
         self._log_dir = Path(os.environ.get("SGLANG_DFLASH_TEST_LOGS", log_dir))
         self._limit = limit
+        self._launcher = ForkLauncher()
         self._running: OrderedDict[ServerSpec, ServerProcess] = OrderedDict()
 
     def get(self, spec: ServerSpec) -> ServerProcess:
@@ -76,7 +80,7 @@ class Servers:
             return server
         while len(self._running) >= self._limit:
             self.stop(next(iter(self._running)))
-        server = ServerProcess(spec, self._log_dir, ports=_ports()).start()
+        server = ServerProcess(spec, self._log_dir, ports=_ports(), launcher=self._launcher.launch).start()
         self._running[spec] = server
         try:
             server.wait_ready()
@@ -110,9 +114,10 @@ class Servers:
             server.stop()
 
     def stop_all(self) -> None:
-        """Stop every server."""
+        """Stop every server, and the process they are forked from."""
         for spec in list(self._running):
             self.stop(spec)
+        self._launcher.close()
 
 
 def _ports():
