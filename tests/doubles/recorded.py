@@ -1,0 +1,43 @@
+"""Test doubles of proposers for the architecture families: planted proposals, and a record of the real drafts.
+
+As ``planted``; besides, a request with ``custom_params={"record": true}`` has what the real draft drafted in each
+of its rounds appended to the file that ``SGLANG_DFLASH_DRAFTED`` names, as JSON lines {"prompt", "prefix", "drafted"}.
+``RecordedTree`` serves a batch as chains while all of its requests ask for it: {"shape": "chain"}.
+"""
+
+import json
+import os
+
+from planted import PlantedChain, PlantedTree
+
+
+def _record(batch, drafted) -> None:
+    rows = drafted.view(len(batch.reqs), -1)
+    with open(os.environ["SGLANG_DFLASH_DRAFTED"], "a") as lines:
+        for req, prefix, row in zip(batch.reqs, batch.seq_lens.tolist(), rows.tolist(), strict=True):
+            if (req.sampling_params.custom_params or {}).get("record"):
+                line = {"prompt": list(req.origin_input_ids), "prefix": prefix, "drafted": row[1:]}
+                lines.write(json.dumps(line) + "\n")
+
+
+class RecordedChain(PlantedChain):
+    """Planted chains."""
+
+    def __call__(self, batch, block, drafted):
+        _record(batch, drafted)
+        return super().__call__(batch, block, drafted)
+
+
+class RecordedTree(PlantedTree):
+    """Planted trees, or planted chains where a whole batch asks for them."""
+
+    def __init__(self, chain, device):
+        super().__init__(chain, device)
+        self._planted_chain = PlantedChain(chain, device)
+
+    def __call__(self, batch, block, drafted):
+        _record(batch, drafted)
+        shapes = [(req.sampling_params.custom_params or {}).get("shape") for req in batch.reqs]
+        if all(shape == "chain" for shape in shapes):
+            return self._planted_chain(batch, block, drafted)
+        return super().__call__(batch, block, drafted)

@@ -1,0 +1,58 @@
+"""The same checkpoint in transformers: logits, and the outputs of every decoder layer."""
+
+from pathlib import Path
+
+import torch
+import transformers
+
+from sglang_dflash.reference import ReferenceDraft
+
+
+class Oracle:
+    """A target in float32, eager attention, and its draft in plain torch."""
+
+    def __init__(self, model_class: str, target: Path, draft: Path):
+        self.model = getattr(transformers, model_class).from_pretrained(
+            target, dtype=torch.float32, attn_implementation="eager"
+        )
+        self.model.eval()
+        self.layers = decoder_layers(self.model)
+        self.draft = ReferenceDraft(draft)
+
+    @torch.inference_mode()
+    def logits(self, tokens, **inputs) -> torch.Tensor:
+        """Logits [tokens, vocab] after every one of ``tokens``."""
+        return self.model(input_ids=torch.tensor([list(tokens)]), use_cache=False, **inputs).logits[0].float()
+
+    @torch.inference_mode()
+    def layer_outputs(self, tokens) -> list[torch.Tensor]:
+        """Output [tokens, hidden] of every decoder layer, before any norm that follows."""
+        outputs = []
+
+        def keep(module, args, output):
+            outputs.append((output[0] if isinstance(output, tuple) else output)[0])
+
+        hooks = [layer.register_forward_hook(keep) for layer in self.layers]
+        try:
+            self.logits(tokens)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return outputs
+
+    @torch.inference_mode()
+    def draft_logits(self, prefix, anchor: int) -> torch.Tensor:
+        """The draft's logits [B - 1, vocab] for the block that follows ``prefix`` and starts at ``anchor``."""
+        outputs = self.layer_outputs(prefix)
+        self.draft.reset()
+        self.draft.inject(torch.cat([outputs[i] for i in self.draft.target_layer_ids], -1))
+        block = torch.tensor([anchor] + [self.draft.mask_token_id] * (self.draft.block_size - 1))
+        hidden = self.draft.forward(self.model.get_input_embeddings()(block))
+        return self.model.get_output_embeddings()(hidden[1:])
+
+
+def decoder_layers(model) -> torch.nn.ModuleList:
+    """The decoder layers of a text model, or of a wrapper's language model."""
+    inner = model.model
+    inner = getattr(inner, "language_model", inner)
+    return inner.layers
