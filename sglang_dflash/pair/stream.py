@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from random import Random
 
+from sglang_dflash.errors import DFlashError
 from sglang_dflash.pair.example import Example
 from sglang_dflash.pair.kinds import KINDS
 
@@ -74,6 +75,18 @@ def training_examples(kind: str, seed: int, start: int = 0) -> Iterator[tuple[in
         index += 1
 
 
+def chosen_weights(weights: dict[str, float], kinds: tuple[str, ...]) -> dict[str, float]:
+    """The mix of some kinds; of all where none is named.
+
+    Raises:
+        DFlashError: a kind that does not exist.
+    """
+    for kind in kinds:
+        if kind not in weights:
+            raise DFlashError("kinds", f"has {kind!r}", f"choose among {','.join(weights)}")
+    return {kind: weights[kind] for kind in kinds} if kinds else dict(weights)
+
+
 class TrainingStream:
     """Draws chats of one or two turns by mix weights; its position can be saved and restored."""
 
@@ -111,7 +124,8 @@ class TrainingStream:
         turns = [(first.question, first.answer)]
         if kind in _CHATTY and rng.random() < TWO_TURN_SHARE:
             again = rng.random() < 0.5
-            second = self.next_example(kind if again else rng.choice(_CHATTY))
+            others = [other for other in _CHATTY if other in self.weights]
+            second = self.next_example(kind if again else rng.choice(others))
             ask = second.follow if again and second.follow and rng.random() < 0.6 else second.question
             turns.append((ask, second.answer))
         return kind, turns

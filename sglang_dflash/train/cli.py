@@ -16,6 +16,9 @@ app = typer.Typer(help="Train the embedded target or a DFlash draft, and evaluat
 Minutes = Annotated[float, typer.Option(help="Training time; the learning rate decays to its end.")]
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
 Start = Annotated[Path | None, typer.Option(help="Folder of weights to begin with, instead of random ones.")]
+Steps = Annotated[int | None, typer.Option(help="Length of the run in steps, instead of --minutes.")]
+Kinds = Annotated[str | None, typer.Option(help="Comma-separated kinds of the built-in text; all by default.")]
+Dtype = Annotated[str, typer.Option(help="Of the finished weights: float32 or bfloat16.")]
 Device = Annotated[str, typer.Option(help="torch device; 'auto' takes a GPU where there is one.")]
 
 
@@ -35,41 +38,67 @@ def _fail(error: DFlashError) -> None:
     raise typer.Exit(2)
 
 
+def _arguments(command: str, options: dict[str, object]) -> list[str]:
+    """The command line that gives these options again; a flag's value is a bool."""
+    out = [command]
+    for name, value in options.items():
+        if isinstance(value, bool):
+            out += [f"--{name}"] if value else []
+        elif value is not None:
+            out += [f"--{name}", str(value)]
+    return out
+
+
+def _dtype(name: str):
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise DFlashError("dtype", f"is {name!r}", "float32 or bfloat16")
+    return known[name]
+
+
+def _split(kinds: str | None) -> tuple[str, ...]:
+    return tuple(kinds.split(",")) if kinds else ()
+
+
 @app.command()
 def target(
     out: Annotated[Path, typer.Option(help="Run folder: checkpoint and curve.")] = Path("runs/target"),
     export: Annotated[Path, typer.Option(help="Where the finished model goes.")] = Path("runs/target/export"),
+    config: Annotated[Path | None, typer.Option(help="config.json of any causal LM, instead of the embedded.")] = None,
+    kinds: Kinds = None,
     minutes: Minutes = 83.0,
+    steps: Steps = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and text.")] = 1,
     layers: Annotated[int, typer.Option(help="Transformer layers.")] = 8,
     hidden: Annotated[int, typer.Option(help="Hidden size.")] = 128,
     tokens: Annotated[int, typer.Option(help="Tokens per step.")] = 1536,
+    dtype: Dtype = "float32",
     start_from: Start = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
-    """Train the embedded target; run again with the same --out to resume, with more --minutes to go on."""
-    arguments = [
-        "target", "--out", str(out), "--export", str(export), "--minutes", str(minutes), "--seed", str(seed),
-        "--layers", str(layers), "--hidden", str(hidden), "--tokens", str(tokens),
-        *(["--start-from", str(start_from)] if start_from else []),
-    ]  # fmt: skip
-    device = _start(arguments, threads, device)
+    """Train the embedded target, or a small one of any architecture; run again with the same --out to resume."""
+    given = {
+        "out": out, "export": export, "config": config, "kinds": kinds, "minutes": minutes, "steps": steps,
+        "seed": seed, "layers": layers, "hidden": hidden, "tokens": tokens, "dtype": dtype, "start-from": start_from,
+    }  # fmt: skip
+    device = _start(_arguments("target", given), threads, device)
     from sglang_dflash.train.export import export_target
-    from sglang_dflash.train.report import plot_curve, provenance, write_json
     from sglang_dflash.train.target import TargetRun, TargetTrainer
 
-    run = TargetRun(out, minutes, seed, tokens, layers=layers, hidden=hidden, device=device, start_from=start_from)
     try:
-        trainer = TargetTrainer(run)
-        typer.echo("resuming" if trainer.resume() else "starting afresh")
-        trainer.run()
-        export_target(out, export)
+        run = TargetRun(
+            out, minutes, seed, steps, tokens, kinds=_split(kinds), layers=layers, hidden=hidden, config=config,
+            device=device, start_from=start_from,
+        )  # fmt: skip
+        trainer, written = TargetTrainer(run), _dtype(dtype)
+        _train(trainer)
+        export_target(out, export, written)
     except DFlashError as error:
         _fail(error)
-    settings = {k: str(v) for k, v in asdict(run).items()}
-    write_json(export / "provenance.json", provenance(settings) | trainer.summary())
-    plot_curve(out, export, "target")
+    _report(trainer, export, "target")
     typer.echo(f"model in {export}")
 
 
@@ -80,7 +109,9 @@ def draft(
     out: Annotated[Path, typer.Option(help="Run folder; the draft is written to its subfolder 'draft'.")] = Path(
         "runs/draft"
     ),
+    kinds: Kinds = None,
     minutes: Minutes = 30.0,
+    steps: Steps = None,
     layers: Annotated[int, typer.Option(help="Draft layers.")] = 2,
     block_size: Annotated[int, typer.Option(help="Positions per block, the anchor included.")] = 16,
     taps: Annotated[int, typer.Option(help="How many target layers are tapped, evenly spread.")] = 4,
@@ -92,42 +123,48 @@ def draft(
     max_length: Annotated[int, typer.Option(help="Longest document, in tokens.")] = 2048,
     gamma: Annotated[float, typer.Option(help="Decay of the loss over a block's positions.")] = 7.0,
     seed: Annotated[int, typer.Option(help="Seed of weights, text and anchors.")] = 7,
+    dtype: Dtype = "float32",
     start_from: Start = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
     """Train a DFlash draft on a frozen target; run again with the same --out to resume."""
-    options = {
-        "target": target, "data": data, "out": out, "minutes": minutes, "layers": layers,
-        "block-size": block_size,
-        "taps": taps, "target-layer-ids": target_layer_ids, "mask-token-id": mask_token_id,
-        "anchors": anchors,
-        "tokens": tokens, "max-length": max_length, "gamma": gamma, "seed": seed,
-        "start-from": start_from,
+    given = {
+        "target": target, "data": data, "out": out, "kinds": kinds, "minutes": minutes, "steps": steps,
+        "layers": layers, "block-size": block_size, "taps": taps, "target-layer-ids": target_layer_ids,
+        "mask-token-id": mask_token_id, "regenerate": regenerate, "anchors": anchors, "tokens": tokens,
+        "max-length": max_length, "gamma": gamma, "seed": seed, "dtype": dtype, "start-from": start_from,
     }  # fmt: skip
-    arguments = ["draft", *(["--regenerate"] if regenerate else [])]
-    for name, value in options.items():
-        if value is not None:
-            arguments += [f"--{name}", str(value)]
-    device = _start(arguments, threads, device)
+    device = _start(_arguments("draft", given), threads, device)
     from sglang_dflash.train.draft import DraftRun, DraftTrainer
-    from sglang_dflash.train.report import plot_curve, provenance, write_json
 
     try:
         run = DraftRun(
-            target, out, data, minutes, seed, layers, block_size, taps, _ids(target_layer_ids), mask_token_id,
-            anchors, tokens, max_length=max_length, regenerate=regenerate, gamma=gamma, device=device,
-            start_from=start_from,
+            out, minutes, seed, steps, tokens, kinds=_split(kinds), target=target, data=data, layers=layers,
+            block_size=block_size, tap_count=taps, target_layer_ids=_ids(target_layer_ids),
+            mask_token_id=mask_token_id, anchors=anchors, max_length=max_length, regenerate=regenerate, gamma=gamma,
+            dtype=_dtype(dtype), device=device, start_from=start_from,
         )  # fmt: skip
         trainer = DraftTrainer(run)
-        typer.echo("resuming" if trainer.resume() else "starting afresh")
-        trainer.run()
+        _train(trainer)
     except DFlashError as error:
         _fail(error)
-    settings = {k: str(v) for k, v in asdict(run).items()}
-    write_json(out / "draft" / "provenance.json", provenance(settings) | trainer.summary())
-    plot_curve(out, out / "draft", "draft")
+    _report(trainer, out / "draft", "draft")
     typer.echo(f"draft in {out / 'draft'}")
+
+
+def _train(trainer) -> None:
+    typer.echo("resuming" if trainer.resume() else "starting afresh")
+    trainer.run()
+
+
+def _report(trainer, folder: Path, title: str) -> None:
+    """Provenance and curve beside the weights."""
+    from sglang_dflash.train.report import plot_curve, provenance, write_json
+
+    settings = {k: str(v) for k, v in asdict(trainer.config).items()}
+    write_json(folder / "provenance.json", provenance(settings) | trainer.summary())
+    plot_curve(trainer.config.out, folder, title)
 
 
 def _ids(text: str | None) -> list[int]:

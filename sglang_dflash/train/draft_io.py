@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from sglang_dflash.errors import DFlashError
@@ -60,11 +61,12 @@ def draft_config(shape: Shape, target_layers: int, taps: list[int], block_size: 
     }
 
 
-def save_draft(folder: Path, network: DraftNetwork, config: dict) -> None:
+def save_draft(folder: Path, network: DraftNetwork, config: dict, dtype: torch.dtype = torch.float32) -> None:
     """Write config and weights."""
     folder.mkdir(parents=True, exist_ok=True)
+    config = config | {"dtype": str(dtype).removeprefix("torch.")}
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    weights = {k: v.detach().float().contiguous().cpu() for k, v in network.state_dict().items()}
+    weights = {k: v.detach().to(dtype).contiguous().cpu() for k, v in network.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -73,19 +73,21 @@ class HubTarget:
 
     packs = False
 
-    def __init__(self, name: str, device: str = "cpu", dtype: str = "auto") -> None:
+    def __init__(self, name: str, device: str = "cpu") -> None:
         from transformers import AutoModelForCausalLM
 
+        dtype = torch.float32 if device == "cpu" else "auto"
         self.model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device).requires_grad_(False)
         self.model.eval()
         text = self.model.config.get_text_config()
         self.config = text.to_dict()
         self.hidden_size, self.num_layers = text.hidden_size, text.num_hidden_layers
         trunk = self.model.get_decoder() if hasattr(self.model, "get_decoder") else self.model.base_model
-        norm = getattr(trunk, "norm", None)
+        norm = next((getattr(trunk, n) for n in ("norm", "norm_f") if hasattr(trunk, n)), None)
         if norm is None or norm.weight.shape != (self.hidden_size,):
             raise DFlashError("target", f"{name} has no final norm of {self.hidden_size} gains", "use another target")
-        self.final_norm = norm.weight.float()
+        # Some norms store their gain less one; what they do to ones is the gain in either form.
+        self.final_norm = norm(torch.ones(1, self.hidden_size, device=device, dtype=self.model.dtype))[0].float()
 
     @torch.no_grad()
     def observe(self, batch: Batch, taps: list[int]) -> Seen:

@@ -23,7 +23,7 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For 2-D weights; Nesterov momentum, update scaled by sqrt(max(1, rows / cols))."""
+    """For matrices and stacks of them; Nesterov momentum, update scaled by sqrt(max(1, rows / cols))."""
 
     def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -48,7 +48,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"].lerp_(p.grad, 1 - group["momentum"])
             moving.append(p.grad.lerp(state["momentum"], group["momentum"]))
         update = orthogonalise(torch.stack(moving))
-        scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
+        scale = group["lr"] * max(1.0, shape[-2] / shape[-1]) ** 0.5
         for p, u in zip(params, update, strict=True):
             if group["weight_decay"]:
                 p.mul_(1 - group["lr"] * group["weight_decay"])

@@ -89,3 +89,30 @@ class Packer:
             fitting = [n for n in self.lengths if len(document[0]) <= n]
             if fitting:
                 self.pools[fitting[0]].append(document)
+
+
+class RowBatcher:
+    """One document per row, rows of one batch of similar length; for networks whose rows cannot be shared."""
+
+    def __init__(self, source: Iterator[Document], tokens: int, pad: int, ahead: int = 4) -> None:
+        self.source, self.tokens, self.pad, self.ahead = source, tokens, pad, ahead
+        self.pools: dict[str, list[Document]] = {"waiting": []}
+
+    def next_batch(self) -> Batch:
+        """The document that has waited longest with its neighbours in length, padded to the longest of them."""
+        waiting = self.pools["waiting"]
+        while not waiting or sum(len(d[0]) for d in waiting) < self.ahead * self.tokens:
+            waiting.append(next(self.source))
+        first = len(waiting[0][0])
+        chosen: list[int] = []
+        width = 0
+        for i in sorted(range(len(waiting)), key=lambda i: abs(len(waiting[i][0]) - first)):
+            wider = max(width, len(waiting[i][0]))
+            if chosen and wider * (len(chosen) + 1) > self.tokens:
+                break
+            chosen.append(i)
+            width = wider
+        batch = collate([[waiting[i]] for i in chosen], width, self.pad)
+        taken = set(chosen)
+        self.pools["waiting"] = [d for i, d in enumerate(waiting) if i not in taken]
+        return batch

@@ -62,14 +62,14 @@ class RunLog:
             writer.writerow(row)
         self._say(" ".join(f"{k}={v}" for k, v in row.items()))
 
-    def progress(self, name: str, step: int, elapsed: float, total: float, loss: float, tokens: int) -> None:
+    def progress(self, name: str, step: int, elapsed: float, share: float, loss: float, tokens: int) -> None:
         """Update the bar, or print a line now and then."""
         text = f"{name} step {step} loss {loss:.4f} {tokens / max(elapsed, 1e-9):.0f} tok/s"
         if self.bar is not None:
-            self.bar.update(self.task, completed=elapsed, total=total, description=text)
+            self.bar.update(self.task, completed=share, description=text)
         elif elapsed - self.last_line >= self.line_every_s:
             self.last_line = elapsed
-            self._say(f"{text} {elapsed / 60:.1f} of {total / 60:.0f} min")
+            self._say(f"{text} {elapsed / 60:.1f} min, {100 * share:.0f} %")
 
     def _say(self, text: str) -> None:
         (self.bar.console.print if self.bar is not None else print)(text)

@@ -7,6 +7,7 @@ from sglang_dflash.train.decode import greedy
 from sglang_dflash.train.frozen import HubTarget, LeanTarget, open_target
 from sglang_dflash.train.measure import exact_share
 from sglang_dflash.train.muon import orthogonalise
+from sglang_dflash.train.networks import LeanNetwork
 from sglang_dflash.train.packing import collate
 
 PROMPTS = [[1, 20, 30, 3, 2], [1, 40, 3, 2], [1, 50, 60, 70, 80, 90, 3, 2]]
@@ -39,9 +40,11 @@ def test_exact_share_is_greedy_equality(tiny_target):
     lean = open_target(str(tiny_target))
     replies = lean.generate(PROMPTS, 3, 9)
     documents = [(p + r, [False] * len(p) + [True] * len(r)) for p, r in zip(PROMPTS, replies, strict=True)]
-    assert exact_share(lean.model, documents, PAD) == 1.0
+    network = LeanNetwork(lean.model.shape)
+    network.module.load_state_dict(lean.model.state_dict())
+    assert exact_share(network, documents, PAD) == 1.0
     documents[0][0][-1] ^= 1
-    assert exact_share(lean.model, documents, PAD) == 2 / 3
+    assert exact_share(network, documents, PAD) == 2 / 3
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one():
