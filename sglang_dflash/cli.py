@@ -1,5 +1,6 @@
 """``sglang-dflash``: one command for everything. Imports torch and SGLang only where a command needs them."""
 
+import json
 import os
 import runpy
 import shlex
@@ -150,6 +151,42 @@ def serve(
     print(shlex.join(command), flush=True)
     if not dry_run:
         os.execve(command[0], command, spec.environment(gpu=gpu))
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Every field, as JSON.")] = False,
+) -> None:
+    """List the published targets, their drafts, and what was measured."""
+    from sglang_dflash.catalogue import load_catalogue, tables
+    from sglang_dflash.serve.console import make_console
+
+    if as_json:
+        print(json.dumps(tables.as_json(load_catalogue()), indent=1))
+        return
+    make_console().print(tables.terminal_table(load_catalogue()))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def launch(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A name of the catalogue, or a target's hub name.")],
+    port: Annotated[int, typer.Option(help="TCP port.")] = 30000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    gpu: Annotated[str, typer.Option(help="Compute capability, such as 9.0; default: this machine's.")] = "",
+    run: Annotated[bool, typer.Option("--run", help="Run the command instead of only printing it.")] = False,
+) -> None:
+    """Print the command that serves a published target; further arguments go to SGLang."""
+    from sglang_dflash.catalogue import load_catalogue
+    from sglang_dflash.catalogue.command import command, generation_of, this_generation
+
+    entry = load_catalogue().find(model)
+    generation = generation_of(gpu) if gpu else this_generation()
+    words = command(entry, generation, host=host, port=port, arguments=context.args)
+    settings = [f"{name}={value}" for name, value in entry.environment.items() if name not in os.environ]
+    print(" ".join([*settings, shlex.join(words)]), flush=True)
+    if run:
+        os.execve(words[0], words, dict(entry.environment) | dict(os.environ))
 
 
 @app.command()

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Qwen3-4B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+#   target     Qwen/Qwen3-4B (thinking off: the draft was trained without)
+#   draft      z-lab/Qwen3-4B-DFlash-b16, blocks of 16
+#   hardware   one GPU with 16 GiB or more
+#   published  accept length 6.5 to 8.0, 4.8x to 4.9x plain decoding at one request (one B200, SGLang: arXiv
+#              2602.06036v2, table 3; one H200, Transformers: arXiv 2602.06036v2, table 1)
+#   measured   not yet measured (bench: sglang-dflash bench)
+#   long text  add --speculative-draft-window-size 4096
+# Environment: MODEL DRAFT BLOCK_SIZE TP CONTEXT MEMORY ATTENTION DRAFT_ATTENTION PAGE_SIZE HOST PORT PYTHON, GPU
+# (compute capability, such as 9.0), DRY_RUN=1 prints the command; arguments are passed on.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=${PYTHON:-$root/.venv/bin/python}
+[[ -x $python ]] || python=python3
+
+case ${GPU:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1)} in
+  9.*)   target=fa3 draft=fa3 page=1 ;;
+  10.*)  target=trtllm_mha draft=fa4 page=64 ;;
+  *)     target=flashinfer draft=flashinfer page=1 ;;
+esac
+
+command=("$python" -m sglang.launch_server
+  --model-path "${MODEL:-Qwen/Qwen3-4B}"
+  --speculative-algorithm DFLASH
+  --speculative-draft-model-path "${DRAFT:-z-lab/Qwen3-4B-DFlash-b16}"
+  --speculative-num-draft-tokens "${BLOCK_SIZE:-16}" --tp-size "${TP:-1}" --context-length "${CONTEXT:-40960}"
+  --mem-fraction-static "${MEMORY:-0.75}" --attention-backend "${ATTENTION:-$target}"
+  --speculative-draft-attention-backend "${DRAFT_ATTENTION:-$draft}" --page-size "${PAGE_SIZE:-$page}"
+  --dtype bfloat16
+  --host "${HOST:-127.0.0.1}" --port "${PORT:-30000}" "$@")
+if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "${command[@]}"; echo; else exec "${command[@]}"; fi
