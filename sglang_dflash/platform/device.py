@@ -73,6 +73,12 @@ class CpuPlatform(SRTPlatform):
 
         worker_setup.after_model(model)
 
+    def get_torch_profiler_activity_str(self) -> str:
+        return "CPU"
+
+    def get_torch_profiler_activity(self) -> torch.profiler.ProfilerActivity:
+        return torch.profiler.ProfilerActivity.CPU
+
     # speculative decoding ----------------------------------------------------------------------
 
     def supports_speculative_algorithm(self, algorithm: str) -> bool:
