@@ -1,7 +1,7 @@
 """Torch twin of the causal convolution; what the CPU serves with.
 
 ``C`` channels, kernel of ``K`` taps, the newest input at the last tap. A state is the window of the last
-``K - 1`` inputs, [C, K - 1], oldest first. Depthwise: weight [C, K], bias [C] or None.
+``K - 1`` inputs, [C, K - 1], oldest first. Depthwise: weight [C, K], bias [C] or None. All arithmetic is float32.
 """
 
 import torch
@@ -17,8 +17,8 @@ def conv_step(
     silu: bool,
 ) -> torch.Tensor:
     """One new input per request: x [bs, C] -> [bs, C]; ``states[slots]`` [slots, C, K - 1] advance."""
-    window = torch.cat((states.index_select(0, slots), x.unsqueeze(2).to(states.dtype)), 2)
-    states.index_copy_(0, slots, window[:, :, 1:])
+    window = torch.cat((states.index_select(0, slots).float(), x.float().unsqueeze(2)), 2)
+    states.index_copy_(0, slots, window[:, :, 1:].to(states.dtype))
     y = (window * weight).sum(2)
     return _finish(y, bias, silu, x.dtype)
 
@@ -37,10 +37,10 @@ def conv_ragged(
     Every request starts from its state in ``states`` [slots, C, K - 1], which is zero for a new one.
     """
     taps = weight.shape[1]
-    before = states.index_select(0, slots).transpose(1, 2).to(x.dtype)
-    pieces, ends, offset = [], [], 0
+    before = states.index_select(0, slots).transpose(1, 2).float()
+    inputs, pieces, ends, offset = x.float(), [], [], 0
     for request, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-        pieces += (before[request], x[start:end])
+        pieces += (before[request], inputs[start:end])
         offset += taps - 1 + end - start
         ends.append(offset)
     rows = torch.cat(pieces)
@@ -90,7 +90,7 @@ def conv_nodes(
     """
     bs, width, channels = x.shape
     taps = weight.shape[1]
-    line = torch.cat((states.index_select(0, slots).transpose(1, 2).to(x.dtype), x), 1)
+    line = torch.cat((states.index_select(0, slots).transpose(1, 2).float(), x.float()), 1)
     if rows is None:
         windows.copy_(line[:, 1:].unfold(1, taps - 1, 1))
         y = sum(line[:, tap : tap + width] * weight[:, tap] for tap in range(taps))

@@ -11,7 +11,7 @@ class ChainCommit:
     """A chain's accepted nodes are the first columns of its window already: nothing moves."""
 
     def __call__(
-        self, proposal: Proposal, accepted: Acceptance, slots: torch.Tensor, hidden: torch.Tensor
+        self, batch, proposal: Proposal, accepted: Acceptance, slots: torch.Tensor, hidden: torch.Tensor
     ) -> Features:
         """slots [bs, W], hidden [bs * W, K * hidden] -> the committed tokens' features."""
         return Features(hidden, proposal.positions.view(-1), slots.view(-1), accepted.commit_lens)
@@ -26,12 +26,14 @@ class TreeCommit:
         self._table: compact_kv.KVTable | None = None
 
     def __call__(
-        self, proposal: Proposal, accepted: Acceptance, slots: torch.Tensor, hidden: torch.Tensor
+        self, batch, proposal: Proposal, accepted: Acceptance, slots: torch.Tensor, hidden: torch.Tensor
     ) -> Features:
         """slots [bs, W], hidden [bs * W, K * hidden] -> the committed path's features, root first."""
         if self._table is None:
             # The pool exists only after the worker was built.
             pool = self._runner.token_to_kv_pool
+            # A hybrid target's pool wraps that of its attention layers.
+            pool = getattr(pool, "full_kv_pool", pool)
             layers = range(pool.start_layer, pool.start_layer + pool.layer_num)
             buffers = [pool.get_key_buffer(i) for i in layers] + [pool.get_value_buffer(i) for i in layers]
             self._table = compact_kv.make_kv_table(buffers)

@@ -25,16 +25,6 @@ TOUCHES = (
         "hooked (around): rows of the slot table hold the reserve of a request at the end of its context",
         "SGLang sizes the rows by the reserve at page size 1 too",
     ),
-    Touch(
-        "sglang.srt.configs.hybrid_arch:mambaish_config",
-        "tells recurrent-state targets apart",
-        "commit/ carries their state",
-    ),
-    Touch(
-        "sglang.srt.configs.model_config:ModelConfig.from_server_args",
-        "the target's config, as SGLang reads it",
-        "as above",
-    ),
     Touch("sglang.srt.plugins.hook_registry:HookRegistry.register", "installs the hooks", "never: public"),
     Touch(
         "sglang.srt.plugins.hook_registry:HookRegistry.apply_hooks",
@@ -127,8 +117,6 @@ def _choose_worker(original, algorithm, server_args, options) -> type:
 
 def _reason_for_builtin(server_args, options) -> str | None:
     """Why the built-in worker has to serve this run, or None."""
-    from sglang.srt.configs.hybrid_arch import mambaish_config
-    from sglang.srt.configs.model_config import ModelConfig
     from sglang.srt.runtime_context import get_parallel
 
     from sglang_dflash.config import load_draft_config
@@ -142,6 +130,4 @@ def _reason_for_builtin(server_args, options) -> str | None:
         return f"draft variant {draft.unsupported_variant}"
     if get_parallel().attn_dp_enabled:
         return "data-parallel attention, whose idle ranks our worker does not serve yet"
-    if mambaish_config(ModelConfig.from_server_args(server_args)) is not None:
-        return "the target keeps recurrent state, which our commit does not carry yet"
     return None

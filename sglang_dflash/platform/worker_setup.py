@@ -26,11 +26,14 @@ def before_model() -> None:
 
 def create_backend(runner):
     """The attention backend of one model runner; says in one line what the platform decided."""
+    from sglang_dflash.host.attention_api import absorb_latent_attention
     from sglang_dflash.host.platform_runtime import get_parallel
     from sglang_dflash.platform.attention import CpuAttention
     from sglang_dflash.platform.defaults import thread_count
 
     backend = CpuAttention(runner)
+    if runner.use_mla_backend:
+        absorb_latent_attention(BACKEND)
     torch.set_num_threads(thread_count(runner.model_config.hidden_size, get_parallel().tp_size))
     if not runner.is_draft_worker:
         memory = psutil.virtual_memory()
@@ -51,6 +54,7 @@ def after_model(model: torch.nn.Module) -> None:
     from sglang_dflash.host import platform_runtime
     from sglang_dflash.options import Options
     from sglang_dflash.platform import lean, stepclock
+    from sglang_dflash.platform.linear.install import adopt as adopt_recurrent_layers
 
     platform_runtime.keep_dtype_of_input_embeddings()
     for module in model.modules():
@@ -58,6 +62,7 @@ def after_model(model: torch.nn.Module) -> None:
         if getattr(module, "use_table_qk_norm_rope", False):
             module.use_table_qk_norm_rope = False
     lean.adopt(model)
+    adopt_recurrent_layers(model)
     timings = Options.from_env().timings
     if timings and not platform_runtime.speculating():
         stepclock.install(model, timings)

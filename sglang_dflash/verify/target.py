@@ -38,6 +38,7 @@ class TargetPass:
             kv_loc_plan=plan,
         )
         if proposal.parents is not None:
+            verify_input.parents = proposal.parents
             verify_input.visibility = self._visibility(proposal.parents)
         batch.out_cache_loc = slots
         # The scheduler restores its batch after every round (forward isolation), also on errors.

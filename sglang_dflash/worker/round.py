@@ -7,6 +7,7 @@ proposed, how acceptance is committed) is an object chosen when the worker was b
 import torch
 
 from sglang_dflash.commit.paths import ChainCommit, TreeCommit
+from sglang_dflash.commit.state import StateCommit
 from sglang_dflash.context.inject import ContextInjector
 from sglang_dflash.draft.runner import DraftRunner
 from sglang_dflash.host.worker_api import GenerationBatchResult
@@ -29,7 +30,7 @@ class Round:
         proposer,
         verify: TargetPass,
         choice: TargetChoice,
-        commit: ChainCommit | TreeCommit,
+        commit: ChainCommit | TreeCommit | StateCommit,
         inject: ContextInjector,
         buffers: RoundBuffers,
         mask_token_id: int,
@@ -68,7 +69,7 @@ class Round:
                 on_publish(accepted.new_prefix_lens)
         with stage("commit"):
             slots = plan.write_ids(self._draft.kv_index_translator).view(bs, width)
-            features = self._commit(proposal, accepted, slots, verified.features)
+            features = self._commit(batch, proposal, accepted, slots, verified.features)
         with stage("inject"):
             self._inject(features)
         self._timer.finish_round(bs)

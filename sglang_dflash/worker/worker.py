@@ -5,16 +5,18 @@ import logging
 import torch
 
 from sglang_dflash.checks import mask_token_id
+from sglang_dflash.config import ARCHITECTURES
 from sglang_dflash.commit.paths import ChainCommit, TreeCommit
+from sglang_dflash.commit.state import StateCommit
 from sglang_dflash.context.inject import ContextInjector
-from sglang_dflash.draft.embedding import build_embedding
-from sglang_dflash.draft.head import build_head
+from sglang_dflash.draft.ends import build_ends
 from sglang_dflash.draft.mask import load_mask_embedding
 from sglang_dflash.draft.model import DFlashDraftModel
 from sglang_dflash.draft.runner import DraftRunner
 from sglang_dflash.draft.view import WholeContext, WindowedContext
 from sglang_dflash.errors import DFlashError, announced
 from sglang_dflash.host.model_api import register_model
+from sglang_dflash.host.state import keeps_recurrent_state
 from sglang_dflash.host.worker_api import (
     BaseSpecWorker,
     GenerationBatchResult,
@@ -62,7 +64,8 @@ class DFlashWorker(BaseSpecWorker):
         self._window = get_spec().speculative_draft_window_size
         self._page_size = int(get_schedule().page_size)
         target = target_worker.model_runner
-        register_model("DFlashDraftModel", DFlashDraftModel)
+        for architecture in ARCHITECTURES:
+            register_model(architecture, DFlashDraftModel)
         self.draft_parallel_layout = resolve_draft_parallel_layout(
             model_draft_parallel_spec(
                 target.spec_aux_config.draft_model_config, spec_algorithm=target.spec_algorithm
@@ -97,9 +100,8 @@ class DFlashWorker(BaseSpecWorker):
             draft_model.draft_config, vocabulary, target.model_config.vocab_size
         )
         row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device))
-        draft_model.bind_target(
-            build_embedding(target.model, self._mask_token_id, row), build_head(target.model)
-        )
+        ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size)
+        draft_model.bind_ends(ends, self.block_size)
 
     def _build_steps(self, draft_model: DFlashDraftModel, target) -> None:
         device = torch.device(target.device)
@@ -109,6 +111,9 @@ class DFlashWorker(BaseSpecWorker):
             raise DFlashError(
                 "SGLANG_DFLASH_PROPOSER", "proposes trees", f"which {device.type} backends do not verify yet"
             )
+        commit = TreeCommit(target) if proposer.is_tree else ChainCommit()
+        if keeps_recurrent_state(target.model_config):
+            commit = StateCommit(commit, self._target_worker)
         inject = ContextInjector(draft_model, self._draft_runner)
         self._prefill = Prefill(
             self._target_worker,
@@ -121,7 +126,7 @@ class DFlashWorker(BaseSpecWorker):
             proposer=proposer,
             verify=TargetPass(self._target_worker),
             choice=TargetChoice(target),
-            commit=TreeCommit(target) if proposer.is_tree else ChainCommit(),
+            commit=commit,
             inject=inject,
             buffers=RoundBuffers(self.block_size, proposer.path_len, device, _FIRST_CAPACITY),
             mask_token_id=self._mask_token_id,

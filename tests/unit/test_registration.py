@@ -47,7 +47,6 @@ DRAFTS = {
 DFLASH = SimpleNamespace(is_dflash=lambda: True)
 DRAFT_VARIANT = "draft variant DFlash 2"
 DP_ATTENTION = "data-parallel attention"
-RECURRENT = "the target keeps recurrent state"
 
 
 @pytest.fixture
@@ -94,7 +93,6 @@ def test_a_misspelt_switch_is_an_error_not_a_default(monkeypatch):
     [
         ("plain", "other", False, DRAFT_VARIANT),
         ("plain", "plain", True, DP_ATTENTION),
-        ("recurrent", "plain", False, RECURRENT),
     ],
 )
 def test_what_we_do_not_implement_runs_on_the_builtin_worker_and_the_log_says_why(
@@ -109,13 +107,16 @@ def test_what_we_do_not_implement_runs_on_the_builtin_worker_and_the_log_says_wh
     assert len(lines) == 1 and f"DFLASH runs on SGLang's built-in worker: {reason}" in lines[0]
 
 
-def test_a_plain_pair_runs_on_ours_and_the_log_has_both_versions(monkeypatch, caplog, server_args, tmp_path):
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_plain_pair_runs_on_ours_and_the_log_has_both_versions(
+    monkeypatch, caplog, server_args, tmp_path, target
+):
     caplog.set_level(logging.INFO, "sglang_dflash")
     monkeypatch.delenv("SGLANG_DFLASH_WORKER", raising=False)
     from sglang_dflash import __version__
     from sglang_dflash.worker.worker import DFlashWorker
 
-    arguments = server_args("plain", "plain")
+    arguments = server_args(target, "plain")
     with get_parallel().override(attn_dp_enabled=False):
         assert registration._create_worker(builtin, DFLASH, arguments) is DFlashWorker
         lines = [record.getMessage() for record in caplog.records]

@@ -135,7 +135,7 @@ def test_sampling_sees_one_row_of_parameters_per_node():
 def test_a_chain_is_committed_where_it_stands():
     proposal = Proposal(torch.zeros(2, 3), None, torch.arange(3), torch.tensor([[4, 5, 6], [9, 10, 11]]), 2)
     accepted, hidden = empty_acceptance(2, 3, CPU), torch.randn(6, 8)
-    features = ChainCommit()(proposal, accepted, torch.tensor([[3, 4, 5], [8, 2, 1]]), hidden)
+    features = ChainCommit()(None, proposal, accepted, torch.tensor([[3, 4, 5], [8, 2, 1]]), hidden)
     assert features.hidden is hidden and features.commit_lens is accepted.commit_lens
     assert features.positions.tolist() == [4, 5, 6, 9, 10, 11] and features.slots.tolist() == [
         3,
@@ -175,7 +175,7 @@ def test_a_tree_path_is_moved_to_the_front_of_its_window(seed):
     slots = (1 + torch.randperm(39))[: bs * width].view(bs, width)
     before = [buffer.clone() for buffer in pool.keys + pool.values]
     proposal = Proposal(torch.zeros(bs, width), torch.tensor(trees), None, positions, width - 1)
-    features = TreeCommit(runner(pool))(proposal, accepted, slots, hidden)
+    features = TreeCommit(runner(pool))(None, proposal, accepted, slots, hidden)
     assert features.commit_lens is accepted.commit_lens
     for b, path in enumerate(paths):
         for at, node in enumerate(path):

@@ -1,0 +1,1 @@
+"""Recurrent layers of hybrid models on a host CPU."""

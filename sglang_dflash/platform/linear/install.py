@@ -1,0 +1,22 @@
+"""Puts the recurrent layers' operators in place of SGLang's, once a model that has such layers is loaded."""
+
+import torch
+
+
+def adopt(model: torch.nn.Module) -> None:
+    """Nothing for models without recurrent layers; called before pools and backends exist."""
+    from sglang_dflash.host import linear_hooks
+
+    if not linear_hooks.has_gated_delta_layers(model):
+        return
+    from sglang_dflash.platform.linear import gated_delta, projections, states
+
+    linear_hooks.replace_state_moves(
+        states.scatter_after_verify, states.track_all_layers, states.track_one_layer
+    )
+    linear_hooks.replace_gated_delta(
+        gated_delta.GatedDeltaAttention, projections.rms_norm_gated, projections.grouped_rms_norm_gated
+    )
+    linear_hooks.replace_in_models(
+        projections.split_interleaved_projections, projections.split_projections, projections.sigmoid_mul
+    )
