@@ -3,13 +3,44 @@
 from sglang.srt.layers.attention.attention_registry import ATTENTION_BACKENDS, register_attention_backend
 from sglang.srt.layers.attention.base_attn_backend import AttentionBackend
 from sglang.srt.layers.radix_attention import AttentionType
+from sglang.srt.mem_cache.memory_pool import MLATokenToKVPool
+from sglang.srt.mem_cache.swa_memory_pool import SWAKVPool
 
 from sglang_dflash.host.contract import Touch
 
-__all__ = ["ATTENTION_BACKENDS", "AttentionBackend", "AttentionType", "register_attention_backend"]
+__all__ = [
+    "ATTENTION_BACKENDS",
+    "AttentionBackend",
+    "AttentionType",
+    "MLATokenToKVPool",
+    "SWAKVPool",
+    "absorb_latent_attention",
+    "register_attention_backend",
+]
 
 _PUBLIC = "never: public"
+_ROWS = "one interface to where a layer's keys and values lie"
 TOUCHES = (
+    Touch("sglang.srt.mem_cache.memory_pool:MLATokenToKVPool", "rows of latent attention", _ROWS),
+    Touch("sglang.srt.mem_cache.memory_pool:MLATokenToKVPool.get_key_buffer", "read and written", _ROWS, ("layer_id",)),
+    Touch("sglang.srt.mem_cache.swa_memory_pool:SWAKVPool", "sliding layers' own pool", _ROWS),
+    Touch(
+        "sglang.srt.mem_cache.swa_memory_pool:SWAKVPool.translate_loc_from_full_to_swa",
+        "slots of the sliding layers",
+        _ROWS,
+        ("kv_indices",),
+    ),
+    Touch(
+        "sglang.srt.models.deepseek_common.attention_backend_handler:AttentionBackendRegistry.register",
+        "latent attention runs absorbed under our backend, in every mode",
+        _PUBLIC,
+        ("backend_name", "handler_func"),
+    ),
+    Touch(
+        "sglang.srt.models.deepseek_common.attention_forward_methods.forward_methods:AttnForwardMethod.MLA",
+        "the absorbed form",
+        _PUBLIC,
+    ),
     Touch(
         "sglang.srt.layers.attention.base_attn_backend:AttentionBackend", "base class of the backend", _PUBLIC
     ),
@@ -68,3 +99,11 @@ TOUCHES = (
         ),
     ),
 )
+
+
+def absorb_latent_attention(backend: str) -> None:
+    """Models with latent attention call ``backend`` with absorbed queries over latent rows, prefill included."""
+    from sglang.srt.models.deepseek_common.attention_backend_handler import AttentionBackendRegistry
+    from sglang.srt.models.deepseek_common.attention_forward_methods.forward_methods import AttnForwardMethod
+
+    AttentionBackendRegistry.register(backend, lambda attention, forward_batch: AttnForwardMethod.MLA)

@@ -1,8 +1,8 @@
 """Attention on the host: batched torch over SGLang's paged KV pool, every mode through one body.
 
-Decode, ragged extend (prefix, chunked, mixed), verify of a chain or a tree, and the draft's bidirectional
-block; sliding windows, soft caps and sinks. Query heads that share a KV head are folded into the query axis,
-or left to torch's grouped attention, so keys and values are gathered once and never repeated.
+Decode, ragged extend (prefix, chunked, mixed), verify of a chain or a tree, and the draft's bidirectional block;
+sliding windows, soft caps, sinks, latent attention. Query heads that share a KV head are folded into the query
+axis, or left to torch's grouped attention, so keys and values are gathered once and never repeated.
 """
 
 import torch
@@ -10,59 +10,8 @@ import torch.nn.functional as F
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.attention_api import AttentionBackend, AttentionType
-from sglang_dflash.host.platform_pool import CpuKVPool
+from sglang_dflash.platform.rows import rows_of
 from sglang_dflash.platform.spans import Span, extend_spans, uniform_span, verify_span
-
-
-class JointRows:
-    """Keys and values of our own pool: one gather, one write."""
-
-    def __init__(self, pool: CpuKVPool):
-        self._pool = pool
-        self._first = pool.start_layer
-        self._k_width = pool.k_width
-
-    def write(self, layer, slots, k, v) -> None:
-        """Store k [n, kv_heads, head_dim] and v [n, kv_heads, v_head_dim] in ``slots`` [n]."""
-        self._pool.write(layer.layer_id - self._first, slots, k, v)
-
-    def write_rows(self, layer, slots, rows) -> None:
-        """Store rows [n, kv_heads * (head_dim + v_head_dim)], keys before values."""
-        target = self._pool.rows[layer.layer_id - self._first]
-        target.index_copy_(0, slots, rows if rows.dtype == target.dtype else rows.to(target.dtype))
-
-    def read(self, layer, span: Span) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys [n, kv_heads * head_dim] and values [n, kv_heads * v_head_dim] of the span's slots."""
-        rows = self._pool.rows[layer.layer_id - self._first]
-        if span.run is not None:
-            rows = rows[span.run]
-        else:
-            rows = rows.index_select(0, span.slots)
-        return rows[:, : self._k_width], rows[:, self._k_width :]
-
-
-class SplitRows:
-    """Keys and values of any other pool, through its public methods."""
-
-    def __init__(self, pool):
-        self._pool = pool
-
-    def write(self, layer, slots, k, v) -> None:
-        self._pool.set_kv_buffer(layer, slots, k, v)
-
-    def write_rows(self, layer, slots, rows) -> None:
-        keys, values = rows.split(
-            (layer.tp_k_head_num * layer.qk_head_dim, layer.tp_v_head_num * layer.v_head_dim), 1
-        )
-        keys = keys.unflatten(1, (layer.tp_k_head_num, layer.qk_head_dim))
-        values = values.unflatten(1, (layer.tp_v_head_num, layer.v_head_dim))
-        self._pool.set_kv_buffer(layer, slots, keys, values)
-
-    def read(self, layer, span: Span) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = self._pool.get_key_buffer(layer.layer_id), self._pool.get_value_buffer(layer.layer_id)
-        if span.run is not None:
-            return keys[span.run].flatten(1), values[span.run].flatten(1)
-        return keys.index_select(0, span.slots).flatten(1), values.index_select(0, span.slots).flatten(1)
 
 
 class CpuAttention(AttentionBackend):
@@ -73,11 +22,10 @@ class CpuAttention(AttentionBackend):
 
     def __init__(self, runner):
         super().__init__()
-        if runner.use_mla_backend:
-            raise DFlashError("attention", "MLA models are not supported on the CPU platform", "use a GPU")
-        self._slots = runner.req_to_token_pool
-        pool = runner.token_to_kv_pool
-        self._kv = JointRows(pool) if isinstance(pool, CpuKVPool) else SplitRows(pool)
+        # SGLang's models find the pools through the backend.
+        self.req_to_token_pool = runner.req_to_token_pool
+        self.token_to_kv_pool = runner.token_to_kv_pool
+        self._kv = rows_of(runner.token_to_kv_pool)
         self._spans: list[Span] = []
 
     def support_triton(self) -> bool:
@@ -86,7 +34,7 @@ class CpuAttention(AttentionBackend):
     def init_forward_metadata(self, forward_batch) -> None:
         """Plan one forward pass: spans and slots, shared by all layers."""
         mode = forward_batch.forward_mode
-        table, rows = self._slots.req_to_token, forward_batch.req_pool_indices
+        table, rows = self.req_to_token_pool.req_to_token, forward_batch.req_pool_indices
         if mode.is_idle():
             self._spans = []
         elif mode.is_decode():

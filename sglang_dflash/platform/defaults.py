@@ -82,8 +82,6 @@ def _sizes(server_args, previous) -> None:
         defaults["disable_overlap_schedule"] = True
     # An idle server must not hold a core; a request wakes it through its socket.
     defaults["sleep_on_idle"] = True
-    # One pool for full and sliding layers: memory is no concern, and slots need no translation.
-    defaults["disable_hybrid_swa_memory"] = True
     declare_resolution(server_args, NAME, **defaults)
 
 

@@ -7,22 +7,34 @@ import torch
 from sglang_dflash.platform.masks import Queries, additive, sees_everything, tree_from_custom_mask, visible
 
 
+class Slots(NamedTuple):
+    """Rows of a KV pool: a slice where they follow each other, so that they are read in place, else indices."""
+
+    run: slice | None
+    flat: torch.Tensor | None  # [n] int64
+
+
 class Span:
     """Requests whose new tokens attend in one batched call, padded to one width.
 
-    ``pad`` is None where the tokens need no padding and no reordering. ``run`` is the slots as a slice where
-    one request's slots follow each other, so that its keys are read in place; ``slots`` is None then.
+    ``pad`` is None where the tokens need no padding and no reordering.
     """
 
     def __init__(self, queries: Queries, slots: torch.Tensor, folded: bool, pad: "Padding | None" = None):
         self.queries = queries
         self.bs = slots.shape[0]
-        flat = slots.reshape(-1)
-        self.run = _run(flat) if self.bs == 1 else None
-        self.slots = flat.long() if self.run is None else None  # [bs * L]
+        self._table = slots
+        self.slots = _slots(slots)  # bs * L of them
+        self._mapped: Slots | None = None
         self.folded = folded
         self.pad = pad
         self._biases: dict = {}
+
+    def mapped(self, translate) -> Slots:
+        """The slots as another pool numbers them; ``translate`` is the same in every call."""
+        if self._mapped is None:
+            self._mapped = _slots(translate(self._table.long()))
+        return self._mapped
 
     def bias(self, causal: bool, window: int, group: int, dtype: torch.dtype) -> torch.Tensor | None:
         """Additive mask [bs, 1, q or group * q, L], or None where every query sees every key."""
@@ -34,6 +46,13 @@ class Span:
                 seen = visible(self.queries, causal, window)
                 self._biases[key] = additive(seen, dtype, group if self.folded else 1)
         return self._biases[key]
+
+
+def _slots(table: torch.Tensor) -> Slots:
+    """[bs, L] int as a slice where possible."""
+    flat = table.reshape(-1)
+    run = _run(flat) if table.shape[0] == 1 else None
+    return Slots(run, flat.long() if run is None else None)
 
 
 def _run(slots: torch.Tensor) -> slice | None:

@@ -30,7 +30,8 @@ def build_pair(family: Family, folder: Path) -> tuple[Path, Path]:
 
 def build_target(family: Family, config, folder: Path) -> None:
     """A random model of ``config``, whose outputs vary with every token, and the pair's tokenizer."""
-    generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(family.seed)  # what the model itself draws
+    generator = torch.Generator().manual_seed(family.seed)
     model = getattr(transformers, family.model)(config).float().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -84,5 +85,10 @@ def build_draft(family: Family, target_layers: int, folder: Path) -> None:
     tensors = {}
     for name, shape in expected_tensors(parse_draft_config(config)).items():
         noise = torch.randn(shape, generator=generator)
-        tensors[name] = 1 + 0.2 * noise if len(shape) == 1 else noise * 1.5 / shape[-1] ** 0.5
+        if len(shape) > 1:
+            gain = 6.0 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.5
+            tensors[name] = noise * gain / shape[-1] ** 0.5
+        else:
+            # Sharp attention, and much of it: the drafts depend on single tokens of the context.
+            tensors[name] = (3.0 if "self_attn" in name else 1.0) + 0.2 * noise
     save_file(tensors, folder / "model.safetensors")

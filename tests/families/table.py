@@ -1,6 +1,8 @@
 """All families; one module of rows per kind of state."""
 
-import attention_families
+import gemma_families
+import latent_families
+import paged_families
 
-FAMILIES = attention_families.FAMILIES
+FAMILIES = paged_families.FAMILIES + gemma_families.FAMILIES + latent_families.FAMILIES
 BY_NAME = {family.name: family for family in FAMILIES}

@@ -10,7 +10,8 @@ from attention_oracle import Batch, random_tree
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.attention_api import AttentionType
 from sglang_dflash.host.platform_pool import CpuKVPool
-from sglang_dflash.platform.attention import CpuAttention, SplitRows
+from sglang_dflash.platform.attention import CpuAttention
+from sglang_dflash.platform.rows import SplitRows
 
 SHAPES = {
     "groups of 2": (4, 2, 8, 8),
@@ -57,7 +58,6 @@ def make(shape, window=-1, cap=0.0, encoder_only=False, dtype=torch.float32):
 
 def backend_for(pool, batch):
     runner = SimpleNamespace(
-        use_mla_backend=False,
         token_to_kv_pool=pool,
         req_to_token_pool=SimpleNamespace(req_to_token=batch.table),
     )
@@ -164,7 +164,7 @@ def test_consecutive_slots_are_read_in_place():
     backend = backend_for(pool, batch)
     forward_batch = batch.forward_batch("decode")
     backend.init_forward_metadata(forward_batch)
-    assert backend._spans[0].run == slice(100, 121)
+    assert backend._spans[0].slots.run == slice(100, 121)
     got = backend.forward(batch.q, batch.k, batch.v, layer, forward_batch)
     close(got, batch.expected(True, -1, 0.0, None))
 
@@ -220,8 +220,6 @@ def test_a_bfloat16_pool_serves_float32_queries():
 def test_what_it_cannot_do_is_refused():
     pool, layer = make(SHAPES["groups of 2"])
     batch = Batch(pool, layer, *MODES["decode"], seed=13)
-    with pytest.raises(DFlashError, match="MLA"):
-        CpuAttention(SimpleNamespace(use_mla_backend=True))
     backend = backend_for(pool, batch)
     forward_batch = batch.forward_batch("decode")
     backend.init_forward_metadata(forward_batch)

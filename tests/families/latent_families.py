@@ -1,0 +1,103 @@
+"""Latent attention: one compressed row per token serves all heads as key and value."""
+
+from family import END_TOKEN, Family, common, rope
+
+LATENT = {"kv_lora_rank": 32, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16}
+
+
+def deepseek_config(**more):
+    from transformers import DeepseekV3Config
+
+    return DeepseekV3Config(
+        **common(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4),
+        **LATENT,
+        intermediate_size=128,
+        moe_intermediate_size=48,
+        n_routed_experts=8,
+        n_shared_experts=1,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        first_k_dense_replace=1,
+        routed_scaling_factor=1.5,
+        norm_topk_prob=True,
+        num_mtp_layers=0,
+        rope_parameters=rope(),
+        **more,
+    )
+
+
+def _glm_lite():
+    from transformers import Glm4MoeLiteConfig
+
+    return Glm4MoeLiteConfig(
+        **common(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4),
+        **LATENT,
+        intermediate_size=128,
+        moe_intermediate_size=48,
+        n_routed_experts=8,
+        n_shared_experts=1,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        routed_scaling_factor=1.5,
+        mlp_layer_types=["dense"] + ["sparse"] * 3,
+        rope_parameters=rope(),
+    )
+
+
+def _kimi():
+    from transformers import Kimi_K25Config, Kimi_K25VisionConfig
+
+    vision = Kimi_K25VisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pos_emb_height=8,
+        pos_emb_width=8,
+    )
+    return Kimi_K25Config(
+        text_config=deepseek_config(),
+        vision_config=vision,
+        projection_hidden_size=32,
+        image_token_id=7,
+        video_token_id=8,
+        vision_start_token_id=5,
+        vision_end_token_id=6,
+        eos_token_id=END_TOKEN,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+        dtype="float32",
+    )
+
+
+FAMILIES = (
+    Family(
+        "deepseek-v3",
+        "DeepSeek V3",
+        "latent attention, group-limited sigmoid routing, shared experts",
+        ("deepseek-ai/DeepSeek-V3",),
+        deepseek_config,
+        "DeepseekV3ForCausalLM",
+        (0, 2, 3),
+    ),
+    Family(
+        "glm4-moe-lite",
+        "GLM-4.7 Flash",
+        "latent attention, sigmoid-routed experts",
+        ("zai-org/GLM-4.7-Flash",),
+        _glm_lite,
+        "Glm4MoeLiteForCausalLM",
+        (0, 2, 3),
+    ),
+    Family(
+        "kimi-k25",
+        "Kimi K2.5",
+        "DeepSeek V3 as the language model of a multimodal wrapper",
+        ("moonshotai/Kimi-K2.5", "moonshotai/Kimi-K2.6"),
+        _kimi,
+        "Kimi_K25ForConditionalGeneration",
+        (0, 2, 3),
+    ),
+)
