@@ -5,14 +5,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from sglang_dflash.checks.names import TensorNames
 from sglang_dflash.config import DraftConfig, read_json
 from sglang_dflash.errors import DFlashError
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _DTYPES = ("F64", "F32", "F16", "BF16")
-# Exports that carry these are accepted: embedding and head are the target's, rotary tables are computed.
-_IGNORED = ("embed_tokens.", "lm_head.", "rotary_emb.")
+# Ids, not weights.
+_INTEGERS = "d2t"
 _MAX_HEADER = 100 << 20
 
 
@@ -40,73 +41,41 @@ def read_tensors(folder: Path) -> dict[str, TensorInfo] | None:
     return found or None
 
 
-def bare_name(name: str) -> str | None:
-    """A checkpoint tensor's name as the draft model knows it; None for those accepted and ignored."""
-    bare = name.removeprefix("model.")
-    return None if any(part in bare for part in _IGNORED) else bare
-
-
-def expected_tensors(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that the draft must have; it may have no other."""
-    hidden, head_dim = draft.hidden_size, draft.head_dim
-    queries, keys = draft.num_heads * head_dim, draft.num_kv_heads * head_dim
-    layer = {
-        "input_layernorm.weight": (hidden,),
-        "post_attention_layernorm.weight": (hidden,),
-        "self_attn.q_proj.weight": (queries, hidden),
-        "self_attn.k_proj.weight": (keys, hidden),
-        "self_attn.v_proj.weight": (keys, hidden),
-        "self_attn.o_proj.weight": (hidden, queries),
-        "self_attn.q_norm.weight": (head_dim,),
-        "self_attn.k_norm.weight": (head_dim,),
-        "mlp.gate_proj.weight": (draft.intermediate_size, hidden),
-        "mlp.up_proj.weight": (draft.intermediate_size, hidden),
-        "mlp.down_proj.weight": (hidden, draft.intermediate_size),
-    }
-    if draft.attention_bias:
-        layer |= {
-            f"self_attn.{part}_proj.bias": (size,)
-            for part, size in zip("qkvo", (queries, keys, keys, hidden), strict=True)
-        }
-    whole = {
-        "fc.weight": (hidden, draft.num_context_features * hidden),
-        "hidden_norm.weight": (hidden,),
-        "norm.weight": (hidden,),
-    }
-    for i in range(draft.num_layers):
-        whole |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
-    return whole
-
-
 def check_tensors(tensors: Mapping[str, TensorInfo], draft: DraftConfig) -> None:
-    """Compare a checkpoint's tensors with ``expected_tensors``; of a plain DFlash draft only.
+    """Compare a checkpoint's tensors with what its config asks for.
 
     Raises:
         DFlashError: a tensor is missing, unknown, mis-shaped or of an unusable type, by name.
     """
-    expected = expected_tensors(draft)
-    given = {bare: (name, info) for name, info in tensors.items() if (bare := bare_name(name)) is not None}
-    for bare, (name, info) in given.items():
-        if bare not in expected:
+    names = TensorNames(draft)
+    missing = dict(names.required)
+    for name, info in tensors.items():
+        bare = names.bare(name)
+        if bare is None:
+            continue
+        covered = names.covers(bare)
+        if not covered:
             raise DFlashError(
                 f"draft tensor {name}",
                 "is not part of the architecture in config.json",
                 "check the draft's config.json",
             )
-        _check_one(name, info, expected[bare])
-    missing = [name for name in expected if name not in given]
+        if info.dtype in _DTYPES or draft.quantisation is None:
+            _check_one(name, info, names.shape(bare))
+        for each in covered:
+            missing.pop(each, None)
     if missing:
         raise DFlashError("draft checkpoint", f"lacks {_named(missing)}", "use the complete checkpoint")
 
 
-def _check_one(name: str, info: TensorInfo, shape: tuple[int, ...]) -> None:
-    if info.shape != shape:
+def _check_one(name: str, info: TensorInfo, shape: tuple[int, ...] | None) -> None:
+    if shape is not None and info.shape != shape:
         raise DFlashError(
             f"draft tensor {name}",
             f"has shape {list(info.shape)}, config.json asks for {list(shape)}",
             "check the draft's config.json",
         )
-    if info.dtype not in _DTYPES:
+    if info.dtype not in _DTYPES and not name.endswith(_INTEGERS):
         raise DFlashError(
             f"draft tensor {name}", f"is of type {info.dtype}", f"use one of {', '.join(_DTYPES)}"
         )

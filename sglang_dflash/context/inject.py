@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from sglang_dflash.draft.model import DFlashDraftModel
+from sglang_dflash.draft.norms import factor
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.model_api import is_dense
 from sglang_dflash.kernels import inject_kv
 
 
@@ -71,30 +73,47 @@ class PackedProjection:
 
     def _pack(self) -> None:
         attentions = [layer.self_attn for layer in self._model.layers]
-        self._weight = torch.cat([a.qkv_proj.weight[a.q_size :] for a in attentions])
+        self._weight = torch.cat([self._rows(layer) for layer in self._model.layers])
         biased = attentions[0].qkv_proj.bias is not None
         self._bias = torch.cat([a.qkv_proj.bias[a.q_size :] for a in attentions]) if biased else None
         self._version = self._model.weights_version
+
+    def _rows(self, layer) -> torch.Tensor:
+        return layer.self_attn.qkv_proj.weight[layer.self_attn.q_size :]
+
+
+class NormedPackedProjection(PackedProjection):
+    """The same behind each layer's input norm (Laguna): what the norms multiply by is part of the matrix."""
+
+    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
+        eps = self._model.draft_config.rms_norm_eps
+        return super().__call__(F.rms_norm(fused, fused.shape[-1:], eps=eps))
+
+    def _rows(self, layer) -> torch.Tensor:
+        rows = super()._rows(layer)
+        return (rows * factor(layer.input_layernorm)).to(rows.dtype)
 
 
 class LayerwiseProjection:
     """The same through each layer's own (quantised) projection; its queries are computed and dropped."""
 
     def __init__(self, model: DFlashDraftModel):
-        self._attentions = [layer.self_attn for layer in model.layers]
+        self._layers = model.layers
+        self._normed = model.draft_config.norms_context
 
     def __call__(self, fused: torch.Tensor) -> torch.Tensor:
-        return torch.cat([a.qkv_proj(fused)[0][:, a.q_size :] for a in self._attentions], dim=1)
+        return torch.cat([self._project(layer, fused) for layer in self._layers], dim=1)
+
+    def _project(self, layer, fused: torch.Tensor) -> torch.Tensor:
+        if self._normed:
+            fused = layer.input_layernorm(fused)
+        return layer.self_attn.qkv_proj(fused)[0][:, layer.self_attn.q_size :]
 
 
 def _projection(model: DFlashDraftModel):
-    dense = all(
-        isinstance(w := getattr(layer.self_attn.qkv_proj, "weight", None), torch.Tensor)
-        and w.is_floating_point()
-        and w.element_size() > 1
-        for layer in model.layers
-    )
-    return PackedProjection(model) if dense else LayerwiseProjection(model)
+    if not all(is_dense(layer.self_attn.qkv_proj) for layer in model.layers):
+        return LayerwiseProjection(model)
+    return (NormedPackedProjection if model.draft_config.norms_context else PackedProjection)(model)
 
 
 class ContextInjector:
@@ -134,7 +153,7 @@ class ContextInjector:
         self._plan = inject_kv.make_inject_plan(
             [pool.get_key_buffer(i) for i in layers],
             [pool.get_value_buffer(i) for i in layers],
-            norm_weights=torch.stack([a.k_norm.weight for a in attentions]),
+            norm_weights=torch.stack([factor(a.k_norm) for a in attentions]),
             eps=attentions[0].k_norm.variance_epsilon,
             cos_sin=attentions[0].rotary_emb.cos_sin_cache,
             interleaved=not attentions[0].rotary_emb.is_neox_style,

@@ -1,146 +1,35 @@
-"""DFlash draft model in SGLang's layers (arXiv 2602.06036, section 4 and appendix A.3).
+"""DFlash draft model in SGLang's layers (arXiv 2602.06036, section 4 and appendix A.3), and its published variants.
 
 A Qwen3-style stack over one block [anchor, mask x (B - 1)]. Its context is not text but the target's
 hidden states: their K and V are written into every layer's cache by ``context.inject``, so that
 ``forward`` computes the block only.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from sglang_dflash.config import DraftConfig, parse_draft_config
+from sglang_dflash.draft.ends import Ends
+from sglang_dflash.draft.layer import ConvolvedLayer, DraftLayer
+from sglang_dflash.draft.norms import norm_class
+from sglang_dflash.draft.selector import CandidateSelector
 from sglang_dflash.draft.weights import load_strictly
 from sglang_dflash.host.model_api import (
-    AttentionType,
     LogitsProcessorOutput,
-    MergedColumnParallelLinear,
-    QKVParallelLinear,
-    RadixAttention,
+    ParallelLMHead,
     ReplicatedLinear,
     RMSNorm,
-    RowParallelLinear,
-    SiluAndMul,
-    get_parallel,
-    get_rope,
+    VocabParallelEmbedding,
 )
 
 
-class DraftAttention(nn.Module):
-    """Attention of one draft layer: the block's queries over injected context and the block itself."""
-
-    def __init__(self, config: DraftConfig, layer_id: int, quant_config=None, prefix: str = ""):
-        super().__init__()
-        tp = get_parallel().tp_size
-        self.head_dim = config.head_dim
-        self.total_num_heads = config.num_heads
-        self.num_heads = config.num_heads // tp
-        self.num_kv_heads = max(1, config.num_kv_heads // tp)
-        self.q_size = self.num_heads * self.head_dim
-        self.kv_size = self.num_kv_heads * self.head_dim
-        self.qkv_proj = QKVParallelLinear(
-            hidden_size=config.hidden_size,
-            head_size=config.head_dim,
-            total_num_heads=config.num_heads,
-            total_num_kv_heads=config.num_kv_heads,
-            bias=config.attention_bias,
-            quant_config=quant_config,
-            prefix=f"{prefix}.qkv_proj",
-        )
-        self.o_proj = RowParallelLinear(
-            config.num_heads * config.head_dim,
-            config.hidden_size,
-            bias=config.attention_bias,
-            quant_config=quant_config,
-            prefix=f"{prefix}.o_proj",
-        )
-        self.q_norm = RMSNorm(config.head_dim, eps=config.rms_norm_eps)
-        self.k_norm = RMSNorm(config.head_dim, eps=config.rms_norm_eps)
-        self.rotary_emb = get_rope(
-            config.head_dim,
-            rotary_dim=config.head_dim,
-            max_position=config.max_position_embeddings,
-            base=config.rope_theta,
-            rope_scaling=None if config.rope_scaling is None else dict(config.rope_scaling),
-            is_neox_style=True,
-        )
-        layer = config.layers[layer_id]
-        self.attn = RadixAttention(
-            num_heads=self.num_heads,
-            head_dim=self.head_dim,
-            scaling=self.head_dim**-0.5,
-            num_kv_heads=self.num_kv_heads,
-            layer_id=layer_id,
-            # SGLang counts a window without the query's own token.
-            sliding_window_size=-1 if layer.window is None else layer.window - 1,
-            attn_type=AttentionType.DECODER if layer.causal else AttentionType.ENCODER_ONLY,
-            quant_config=quant_config,
-        )
-
-    def forward(self, positions: torch.Tensor, hidden: torch.Tensor, forward_batch) -> torch.Tensor:
-        qkv, _ = self.qkv_proj(hidden)
-        q, k, v = qkv.split([self.q_size, self.kv_size, self.kv_size], dim=-1)
-        q = self.q_norm(q.reshape(-1, self.head_dim)).view(-1, self.q_size)
-        k = self.k_norm(k.reshape(-1, self.head_dim)).view(-1, self.kv_size)
-        q, k = self.rotary_emb(positions, q, k)
-        out, _ = self.o_proj(self.attn(q, k, v, forward_batch))
-        return out
-
-
-class DraftMLP(nn.Module):
-    """SwiGLU feed-forward of one draft layer."""
-
-    def __init__(self, config: DraftConfig, quant_config=None, prefix: str = ""):
-        super().__init__()
-        self.gate_up_proj = MergedColumnParallelLinear(
-            config.hidden_size,
-            [config.intermediate_size] * 2,
-            bias=False,
-            quant_config=quant_config,
-            prefix=f"{prefix}.gate_up_proj",
-        )
-        self.down_proj = RowParallelLinear(
-            config.intermediate_size,
-            config.hidden_size,
-            bias=False,
-            quant_config=quant_config,
-            prefix=f"{prefix}.down_proj",
-        )
-        self.act_fn = SiluAndMul()
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        gate_up, _ = self.gate_up_proj(hidden)
-        out, _ = self.down_proj(self.act_fn(gate_up))
-        return out
-
-
-class DraftLayer(nn.Module):
-    """Pre-norm decoder layer; the residual travels beside the hidden state, as in SGLang's models."""
-
-    def __init__(self, config: DraftConfig, layer_id: int, quant_config=None, prefix: str = ""):
-        super().__init__()
-        self.self_attn = DraftAttention(config, layer_id, quant_config, f"{prefix}.self_attn")
-        self.mlp = DraftMLP(config, quant_config, f"{prefix}.mlp")
-        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-
-    def forward(self, positions, hidden, residual, forward_batch):
-        if residual is None:
-            residual = hidden
-            hidden = self.input_layernorm(hidden)
-        else:
-            hidden, residual = self.input_layernorm(hidden, residual)
-        hidden = self.self_attn(positions, hidden, forward_batch)
-        hidden, residual = self.post_attention_layernorm(hidden, residual)
-        return self.mlp(hidden), residual
-
-
 class DFlashDraftModel(nn.Module):
-    """The whole draft. ``bind_target`` must be called before the first ``forward``.
+    """The whole draft. ``bind_ends`` must be called before the first ``forward``.
 
     Parameters are those of published checkpoints: ``fc`` and ``hidden_norm`` fuse the context features,
-    ``layers.*`` and ``norm`` draft; embedding and head are the target's.
+    ``layers.*`` and ``norm`` draft; embedding and head are the target's unless the checkpoint ships its own.
     """
 
     # Nobody reads a draft's own hidden states.
@@ -158,22 +47,63 @@ class DFlashDraftModel(nn.Module):
             quant_config=quant_config,
             prefix=f"{base}fc",
         )
-        self.hidden_norm = RMSNorm(draft.hidden_size, eps=draft.rms_norm_eps)
-        self.layers = nn.ModuleList(
-            DraftLayer(draft, i, quant_config, f"{base}layers.{i}") for i in range(draft.num_layers)
+        norm = norm_class(draft)
+        taps = draft.num_context_features if draft.norms_taps else 0
+        self.aux_hidden_norms = nn.ModuleList(
+            RMSNorm(draft.hidden_size, eps=draft.rms_norm_eps) for _ in range(taps)
         )
-        self.norm = RMSNorm(draft.hidden_size, eps=draft.rms_norm_eps)
+        self.hidden_norm = norm(draft.hidden_size, eps=draft.rms_norm_eps)
+        layer = DraftLayer if draft.convolution is None else ConvolvedLayer
+        self.layers = nn.ModuleList(
+            layer(draft, i, quant_config, f"{base}layers.{i}") for i in range(draft.num_layers)
+        )
+        self.norm = norm(draft.hidden_size, eps=draft.rms_norm_eps)
+        self.candidate_selector = None if draft.selector is None else CandidateSelector(draft)
+        self._build_own_ends(draft, quant_config, base)
         # Bumped by every load, so that weights packed elsewhere know they are stale.
         self.weights_version = 0
-        self._embed: Callable[[torch.Tensor], torch.Tensor] | None = None
-        self._head: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self._ends: Ends | None = None
 
-    def bind_target(self, embed: Callable, head: Callable) -> None:
-        """Take the target's ends: ``embed`` ids [tokens] -> [tokens, hidden], and the output ``head``.
+    def _build_own_ends(self, draft: DraftConfig, quant_config, base: str) -> None:
+        self.embed_tokens = self.lm_head = None
+        if draft.ships_embedding:
+            self.embed_tokens = VocabParallelEmbedding(
+                draft.vocab_size, draft.hidden_size, quant_config=quant_config, prefix=f"{base}embed_tokens"
+            )
+        if draft.ships_head:
+            self.lm_head = ParallelLMHead(
+                draft.draft_vocab_size or draft.vocab_size,
+                draft.hidden_size,
+                quant_config=quant_config,
+                prefix=f"{base}lm_head",
+            )
+        if draft.draft_vocab_size is not None:
+            self.register_buffer("d2t", torch.zeros(draft.draft_vocab_size, dtype=torch.int64))
 
-        Both run inside the forward pass, hence inside its captured graph.
+    @property
+    def is_plain(self) -> bool:
+        """True for the layers of arXiv 2602.06036: Qwen3's, and nothing more."""
+        draft = self.draft_config
+        return (
+            draft.convolution is None
+            and draft.gate is None
+            and not draft.attention_sinks
+            and draft.value_scale == 1.0
+            and draft.activation.limit is None
+        )
+
+    def bind_ends(self, ends: Ends, block_size: int) -> None:
+        """Take what stands around the layers, and how many tokens a block has in this run.
+
+        Both ends run inside the forward pass, hence inside its captured graph.
         """
-        self._embed, self._head = embed, head
+        self._ends = ends
+        for layer in self.layers:
+            layer.bind_block(block_size)
+
+    def get_input_embeddings(self) -> nn.Module | None:
+        """The draft's own embedding, None where it borrows the target's."""
+        return self.embed_tokens
 
     def get_attention_sliding_window_size(self) -> int | None:
         """Largest window of the sliding layers in SGLang's count (own token excluded), None without any."""
@@ -182,18 +112,20 @@ class DFlashDraftModel(nn.Module):
 
     def forward_embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Embeddings of a block's ids [tokens] -> [tokens, hidden]; runs inside captured graphs."""
-        return self._embed(input_ids)
+        return self._ends.embed(input_ids)
 
     @torch.no_grad()
     def forward(
         self, input_ids: torch.Tensor, positions: torch.Tensor, forward_batch
     ) -> LogitsProcessorOutput:
-        """What the head makes of the block's hidden states [tokens, hidden], final norm applied.
+        """The token drafted at every position of the blocks, [tokens] int64.
 
-        The head's output [tokens, ...] travels as ``hidden_states``, the field that graph replay hands on.
+        They travel as ``hidden_states``, the field that graph replay hands on.
         """
         hidden = self.decode(input_ids, positions, forward_batch, self.forward_embed(input_ids))
-        return LogitsProcessorOutput(next_token_logits=None, hidden_states=self._head(hidden))
+        return LogitsProcessorOutput(
+            next_token_logits=None, hidden_states=self._ends.choose(hidden, input_ids)
+        )
 
     def decode(self, input_ids, positions, forward_batch, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [tokens, hidden] through all layers and the final norm; a platform may put a faster pass here."""
@@ -204,6 +136,10 @@ class DFlashDraftModel(nn.Module):
 
     def fuse_features(self, features: torch.Tensor) -> torch.Tensor:
         """Context features [tokens, K * hidden] -> [tokens, hidden]: fc, then norm (appendix A.3)."""
+        if self.aux_hidden_norms:
+            taps = features.chunk(len(self.aux_hidden_norms), -1)
+            normed = [norm(tap.contiguous()) for norm, tap in zip(self.aux_hidden_norms, taps, strict=True)]
+            features = torch.cat(normed, -1)
         fused, _ = self.fc(features)
         return self.hidden_norm(fused)
 
@@ -213,5 +149,10 @@ class DFlashDraftModel(nn.Module):
         Raises:
             DFlashError: a tensor is missing, unknown or of the wrong shape.
         """
-        load_strictly(self, self.draft_config, weights, complete=self.weights_version == 0)
+        first = self.weights_version == 0
+        filled = load_strictly(self, self.draft_config, weights, complete=first)
+        if first and "embed_tokens.weight" not in filled:
+            self.embed_tokens = None
+        if first and "lm_head.weight" not in filled:
+            self.lm_head = None
         self.weights_version += 1

@@ -53,6 +53,8 @@ def why_not(model: nn.Module) -> str | None:
             return "LoRA"
     elif not isinstance(model, DFlashDraftModel):
         return f"{type(model).__name__} is neither Qwen3ForCausalLM nor our draft"
+    elif not model.is_plain:
+        return "a draft with more than Qwen3's layers"
     for layer in _stack(model).layers:
         attention, mlp = layer.self_attn, layer.mlp
         linears = (attention.qkv_proj, attention.o_proj, mlp.gate_up_proj, mlp.down_proj)

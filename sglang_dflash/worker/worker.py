@@ -5,9 +5,9 @@ import logging
 import torch
 
 from sglang_dflash.checks import mask_token_id
-from sglang_dflash.config import ARCHITECTURES
 from sglang_dflash.commit.paths import ChainCommit, TreeCommit
 from sglang_dflash.commit.state import StateCommit
+from sglang_dflash.config import ARCHITECTURES
 from sglang_dflash.context.inject import ContextInjector
 from sglang_dflash.draft.ends import build_ends
 from sglang_dflash.draft.mask import load_mask_embedding

@@ -9,7 +9,7 @@ import transformers
 from family import BLOCK, HIDDEN, MASK_TOKEN, VOCAB, Family
 from safetensors.torch import save_file
 
-from sglang_dflash.checks.tensors import expected_tensors
+from sglang_dflash.checks.names import expected_tensors
 from sglang_dflash.config import parse_draft_config
 from sglang_dflash.pair import TARGET_DIR
 

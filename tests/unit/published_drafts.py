@@ -76,7 +76,7 @@ GEMMA4_31B = plain(
     dflash_config={"mask_token_id": 4, "target_layer_ids": [1, 12, 23, 35, 46, 57]},
 )
 
-# All sliding, explicitly bidirectional, with the convolution and the selector that we leave to others.
+# All sliding, explicitly bidirectional, with the convolution and the selector.
 QWEN38_27B_DFLASH2 = plain(
     architectures=["DFlash2DraftModel"],
     hidden_size=5120,
@@ -99,17 +99,140 @@ QWEN38_27B_DFLASH2 = plain(
 )
 
 MIMO_25_PRO = plain(
+    hidden_size=6144,
+    intermediate_size=16384,
     num_attention_heads=128,
     vocab_size=152064,
+    partial_rotary_factor=0.5,
+    sliding_window=1024,
+    rope_theta=10000,
     block_size=8,
     num_target_layers=70,
     dflash_config={
         "mask_token_id": 151669,
         "target_layer_ids": [0, 15, 31, 47, 69],
+        "block_size": 8,
+        "use_swa": True,
+        "swa_window_size": 1024,
         "attention_sink_bias": True,
         "attention_value_scale": 0.612,
     },
 )
+
+LAGUNA_XS = {
+    "architectures": ["DFlashLagunaForCausalLM"],
+    "model_type": "laguna",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "max_position_embeddings": 262144,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 512,
+    "vocab_size": 100352,
+    "draft_vocab_size": 100352,
+    "layer_types": ["sliding_attention"] * 5,
+    "rope_theta": 500000.0,
+    "gating": "per-head",
+    "eagle_aux_hidden_state_layer_ids": [2, 14, 26, 34, 40],
+    "dflash_config": {
+        "block_size": 16,
+        "mask_token_id": 12,
+        "num_target_layers": 40,
+        "target_layer_ids": [1, 13, 25, 33, 39],
+        "causal": True,
+    },
+}
+
+MUSE_30B = {
+    "architectures": ["MuseGlimmerAssistantModel"],
+    "model_type": "muse_glimmer_assistant",
+    "hidden_size": 6656,
+    "intermediate_size": 19968,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+    "max_position_embeddings": 131072,
+    "sliding_window": 2048,
+    "layer_types": ["sliding_attention"] * 5,
+    "block_size": 16,
+    "mask_token_id": 201818,
+    "target_layer_ids": [1, 13, 25, 37, 49],
+}
+
+# Own embedding, YaRN, weights in 4 bits; DFlash's fields at both levels, no block size.
+NEMOTRON_35 = plain(
+    hidden_size=2688,
+    intermediate_size=6144,
+    num_hidden_layers=6,
+    num_key_value_heads=2,
+    vocab_size=131072,
+    max_position_embeddings=1048576,
+    rope_theta=10000,
+    rope_parameters={
+        "factor": 128.0,
+        "original_max_position_embeddings": 8192,
+        "rope_theta": 10000,
+        "rope_type": "yarn",
+    },
+    layer_types=["full_attention"] * 6,
+    sliding_window=None,
+    attention_sink_bias=False,
+    dflash_query_causal=False,
+    draft_vocab_size=None,
+    has_embed_tokens=True,
+    has_lm_head=False,
+    sample_from_anchor=False,
+    eagle_aux_hidden_state_layer_ids=[2, 6, 20, 30, 42, 52],
+    mask_token_id=990,
+    target_layer_ids=[1, 5, 19, 29, 41, 51],
+    quantization_config={"quant_method": "modelopt", "quant_algo": "W4A16_NVFP4"},
+    dflash_config={
+        "attention_sink_bias": False,
+        "causal": False,
+        "mask_token_id": 990,
+        "target_layer_ids": [1, 5, 19, 29, 41, 51],
+        "use_swa": False,
+        "sample_from_anchor": False,
+    },
+)
+for _key in ("block_size", "num_target_layers"):
+    del NEMOTRON_35[_key]
+
+# vLLM's speculators library: layers nested, ids counted from the embedding, a head over part of the vocabulary.
+SPECULATORS = {
+    "architectures": ["DFlashDraftModel"],
+    "speculators_model_type": "dflash",
+    "speculators_version": "0.5.0",
+    "speculators_config": {"algorithm": "dflash", "proposal_methods": [{"speculative_tokens": 7}]},
+    "aux_hidden_state_layer_ids": [1, 17, 29, 47, 58],
+    "block_size": 8,
+    "draft_vocab_size": 32000,
+    "mask_token_id": 4,
+    "dtype": "bfloat16",
+    "target_hidden_size": None,
+    "transformer_layer_config": {
+        "head_dim": 256,
+        "hidden_act": "silu",
+        "hidden_size": 5376,
+        "intermediate_size": 21504,
+        "max_position_embeddings": 262144,
+        "model_type": "llama",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 5,
+        "num_key_value_heads": 16,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+        "vocab_size": 262144,
+    },
+}
 
 # name -> (config, variant that we do not implement)
 ALL = {
@@ -117,10 +240,12 @@ ALL = {
     "Qwen3.5-27B-DFlash": (QWEN35_27B, None),
     "gpt-oss-20b-DFlash": (GPT_OSS_20B, None),
     "gemma-4-31B-it-DFlash": (GEMMA4_31B, None),
-    "Qwen3.8-27B-DFlash2": (QWEN38_27B_DFLASH2, "DFlash 2 (selector)"),
-    "MiMo-V2.5-Pro-FP4-DFlash": (MIMO_25_PRO, "attention sinks"),
-    "Laguna-XS-2.1-DFlash": (plain(architectures=["DFlashLagunaForCausalLM"]), "Laguna (attention gates)"),
-    "Muse-Glimmer-30B-assistant": (plain(architectures=["MuseGlimmerAssistantModel"]), "Muse assistant"),
+    "Qwen3.8-27B-DFlash2": (QWEN38_27B_DFLASH2, None),
+    "MiMo-V2.5-Pro-FP4-DFlash": (MIMO_25_PRO, None),
+    "Laguna-XS-2.1-DFlash": (LAGUNA_XS, None),
+    "Muse-Glimmer-30B-assistant": (MUSE_30B, None),
+    "Nemotron-3.5-DFlash": (NEMOTRON_35, None),
+    "gemma-4-31B-it-speculator.dflash": (SPECULATORS, None),
     "a Domino draft": (
         plain(dflash_config=QWEN3_8B["dflash_config"] | {"projector_type": "domino", "gru_hidden_dim": 1024}),
         "Domino",

@@ -8,7 +8,7 @@ from launching import launch
 from safetensors.torch import save_file
 from test_checks_at_launch import DRAFT, TARGET
 
-from sglang_dflash.checks.tensors import expected_tensors
+from sglang_dflash.checks.names import expected_tensors
 from sglang_dflash.config import parse_draft_config
 
 LAYERS = {"mask_token_id": 3}

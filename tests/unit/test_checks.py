@@ -9,7 +9,8 @@ from published_drafts import GEMMA4_31B, GPT_OSS_20B, QWEN3_8B, QWEN35_27B, plai
 from safetensors.torch import save_file
 
 from sglang_dflash.checks import check_pair, check_tensors, mask_token_id, read_tensors, read_vocabulary
-from sglang_dflash.checks.tensors import TensorInfo, expected_tensors
+from sglang_dflash.checks.names import expected_tensors
+from sglang_dflash.checks.tensors import TensorInfo
 from sglang_dflash.config import parse_draft_config
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.targets import WITHOUT_CAPTURE, WITHOUT_LAST_OUTPUT, check_capture

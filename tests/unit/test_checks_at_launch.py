@@ -10,7 +10,7 @@ from launching import environment, launch
 from published_drafts import plain
 from safetensors.torch import save_file
 
-from sglang_dflash.checks.tensors import expected_tensors
+from sglang_dflash.checks.names import expected_tensors
 from sglang_dflash.config import parse_draft_config
 from sglang_dflash.platform.activation import wanted as on_cpu_platform
 

@@ -1,0 +1,55 @@
+"""Where a checkpoint's files are on this machine."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from sglang_dflash.errors import DFlashError
+
+MASK_EMBEDDING_FILE = "mask_embedding.pt"
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def mask_embedding_file(source: str | Path, revision: str | None = None) -> Path | None:
+    """The trained mask embedding published beside some drafts, None where there is none.
+
+    A ``torch.save`` of ``{"embedding": [hidden], "mask_token_id": int}``.
+    """
+    folder = local_folder(source, revision)
+    path = None if folder is None else folder / MASK_EMBEDDING_FILE
+    return path if path is not None and path.is_file() else None
+
+
+def local_folder(source: str | Path, revision: str | None = None, field: str = "--model-path") -> Path | None:
+    """A model's folder on this machine: the path, or the hub cache's snapshot; None if there is none.
+
+    Raises:
+        DFlashError: naming ``field``, where ``source`` is neither a folder nor a Hugging Face id.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if "://" in str(source):
+        return None
+    if not _HUB_ID.fullmatch(str(source)):
+        raise DFlashError(field, f"{source} is no folder", "give a folder or a Hugging Face id")
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(str(source), "config.json", revision=revision)
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def read_json(path: Path, field: str) -> dict[str, Any]:
+    """The object in a json file; DFlashError naming ``field`` where there is none."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DFlashError(
+            field, f"has no {path.name} in {path.parent}", "point it to a checkpoint folder"
+        ) from None
+    except ValueError as error:
+        raise DFlashError(field, f"{path} is not valid json: {error}", "restore the file") from None
+    if not isinstance(value, dict):
+        raise DFlashError(field, f"{path} does not hold an object", "restore the file")
+    return value
