@@ -5,15 +5,27 @@ import torch
 
 def adopt(model: torch.nn.Module) -> None:
     """Nothing for models without recurrent layers; called before pools and backends exist."""
+    from sglang_dflash.host import linear_hooks, mamba2
+
+    gated_delta, state_space = linear_hooks.has_gated_delta_layers(model), mamba2.has_mamba2_layers(model)
+    if gated_delta or state_space:
+        from sglang_dflash.platform.linear import states
+
+        linear_hooks.replace_state_moves(
+            states.scatter_after_verify, states.track_all_layers, states.track_one_layer
+        )
+    if gated_delta:
+        _adopt_gated_delta()
+    if state_space:
+        from sglang_dflash.platform.linear.mamba2 import Mamba2Attention
+
+        mamba2.replace_backend(Mamba2Attention)
+
+
+def _adopt_gated_delta() -> None:
     from sglang_dflash.host import linear_hooks
+    from sglang_dflash.platform.linear import gated_delta, projections
 
-    if not linear_hooks.has_gated_delta_layers(model):
-        return
-    from sglang_dflash.platform.linear import gated_delta, projections, states
-
-    linear_hooks.replace_state_moves(
-        states.scatter_after_verify, states.track_all_layers, states.track_one_layer
-    )
     linear_hooks.replace_gated_delta(
         gated_delta.GatedDeltaAttention, projections.rms_norm_gated, projections.grouped_rms_norm_gated
     )
