@@ -34,6 +34,11 @@ TOUCHES = (
     ),
     Touch("sglang.srt.arg_groups.cuda_graph_hook:handle_cuda_graph_config", "wrapped: graphs off", _HOOKS),
     Touch(
+        "sglang.srt.arg_groups.model_hook:handle_model_specific_adjustments",
+        "wrapped: its lists of attention backends know none of others",
+        _HOOKS,
+    ),
+    Touch(
         "sglang.srt.arg_groups.serving_hook:handle_missing_default_values",
         "wrapped: dtype of the checkpoint",
         _HOOKS,

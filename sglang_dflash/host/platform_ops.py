@@ -6,7 +6,12 @@ from sglang.srt.layers.activation import SiluAndMul
 from sglang.srt.layers.aux_hidden_states import AuxHiddenStateList
 from sglang.srt.layers.layernorm import RMSNorm
 from sglang.srt.layers.logits_processor import LogitsProcessorOutput
-from sglang.srt.layers.quantization.unquant import UnquantizedEmbeddingMethod, UnquantizedLinearMethod
+from sglang.srt.layers.moe.token_dispatcher import StandardCombineInput
+from sglang.srt.layers.quantization.unquant import (
+    UnquantizedEmbeddingMethod,
+    UnquantizedFusedMoEMethod,
+    UnquantizedLinearMethod,
+)
 from sglang.srt.layers.rotary_embedding.base import LinearScalingRotaryEmbedding, RotaryEmbedding
 from sglang.srt.layers.rotary_embedding.rope_variant import Llama3RotaryEmbedding
 from sglang.srt.layers.rotary_embedding.yarn import YaRNScalingRotaryEmbedding
@@ -21,7 +26,9 @@ __all__ = [
     "LogitsProcessorOutput",
     "RMSNorm",
     "SiluAndMul",
+    "StandardCombineInput",
     "UnquantizedEmbeddingMethod",
+    "UnquantizedFusedMoEMethod",
     "UnquantizedLinearMethod",
     "get_attn_backend",
     "lora_enabled",
@@ -58,6 +65,32 @@ TOUCHES = (
         "own forward: three torch calls a tensor instead of eight",
         _PUBLIC,
         ("positions", "query", "key", "offsets", "fused_set_kv_buffer_arg"),
+    ),
+    Touch(
+        "sglang.srt.layers.quantization.unquant:UnquantizedFusedMoEMethod.forward_native",
+        "own forward: SGLang's compiles gpt-oss' activation and knows no ungated experts",
+        _PUBLIC,
+        ("layer", "dispatch_output"),
+    ),
+    Touch(
+        "sglang.srt.layers.moe.moe_runner.base:MoeRunnerConfig",
+        "says which activation the experts have",
+        _PUBLIC,
+        (
+            "activation",
+            "is_gated",
+            "gemm1_alpha",
+            "gemm1_clamp_limit",
+            "gate_up_interleaved",
+            "no_combine",
+            "apply_router_weight_on_input",
+        ),
+    ),
+    Touch(
+        "sglang.srt.layers.moe.token_dispatcher:StandardCombineInput",
+        "how the experts' sum is handed on",
+        _PUBLIC,
+        ("hidden_states",),
     ),
     *(
         Touch(f"sglang.srt.layers.rotary_embedding.{name}", "served by the same forward", _PUBLIC)

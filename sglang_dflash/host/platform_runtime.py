@@ -16,6 +16,18 @@ TOUCHES = (
         "replaced: Triton",
         "SGLang offers a platform seam",
     ),
+    Touch(
+        "sglang.srt.models.minimax_m2:rms_sumsq_serial",
+        "replaced: Triton",
+        "SGLang offers a platform seam",
+        ("x1", "x2"),
+    ),
+    Touch(
+        "sglang.srt.models.minimax_m2:rms_apply_serial",
+        "replaced: Triton",
+        "SGLang offers a platform seam",
+        ("x1", "x2", "w1", "w2", "sum_sq", "tp_world", "eps"),
+    ),
     Touch("sglang.srt.runtime_context:get_parallel", "ranks that share this host's cores", "never: public"),
     Touch("sglang.srt.runtime_context:get_spec", "is this server speculating?", "never: public"),
     Touch(
@@ -51,6 +63,13 @@ def softcap_without_triton() -> None:
 
 def _softcap_in_place(logits: torch.Tensor, cap: float) -> None:
     logits.div_(cap).tanh_().mul_(cap)
+
+
+def joint_norms_without_triton(sums, apply) -> None:
+    """MiniMax M2 norms queries and keys over all heads of all ranks: ``sums`` and ``apply`` take its kernels' place."""
+    from sglang.srt.models import minimax_m2
+
+    minimax_m2.rms_sumsq_serial, minimax_m2.rms_apply_serial = sums, apply
 
 
 def gather_without_custom_op() -> None:

@@ -22,6 +22,8 @@ from sglang_dflash.platform import BACKEND, NAME
 MAX_TOKENS = 65536  # KV tokens; more only costs the time to zero them
 MEMORY_SHARE = 0.25  # of the free memory, for the KV pool
 MAX_REQUESTS = 48
+# Models for which SGLang names the attention backends that it accepts.
+BACKEND_LISTED = {"GptOssForCausalLM", "Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"}
 # The pool is bounded in tokens; this check of SGLang's also counts what other processes take meanwhile.
 MEMORY_CEILING = 0.95
 
@@ -33,6 +35,7 @@ def install() -> None:
     register_resolution_hook("handle_missing_default_values")(_checkpoint_dtype)
     register_resolution_hook("handle_cuda_graph_config")(_no_graphs)
     register_resolution_hook("handle_cpu_backends")(_our_backend)
+    register_resolution_hook("handle_model_specific_adjustments")(_admitted_backend)
     register_resolution_hook("handle_platform_defaults")(_sizes)
     register_resolution_hook("handle_speculative_decoding")(_only_dflash)
 
@@ -57,9 +60,23 @@ def _no_graphs(server_args, previous) -> None:
 
 def _our_backend(server_args, previous) -> None:
     # SGLang picks its own CPU backends before it asks the platform: claim the place first.
-    if resolving_view(server_args).attention_backend is None:
+    cfg = resolving_view(server_args)
+    if cfg.attention_backend is None:
         declare_resolution(server_args, NAME, attention_backend=BACKEND)
+    if cfg.moe_runner_backend == "auto":
+        # The layout of weights that our experts read; others pad or transpose them for their kernels.
+        declare_resolution(server_args, NAME, moe_runner_backend="triton")
     previous(server_args)
+
+
+def _admitted_backend(server_args, previous) -> None:
+    # For these models SGLang accepts only backends that it knows to have sinks and windows, as ours does.
+    architectures = set(model_config_of(server_args).hf_config.architectures or ())
+    if resolving_view(server_args).attention_backend != BACKEND or not architectures & BACKEND_LISTED:
+        return previous(server_args)
+    declare_resolution(server_args, NAME, attention_backend="triton")
+    previous(server_args)
+    declare_resolution(server_args, NAME, attention_backend=BACKEND)
 
 
 def _sizes(server_args, previous) -> None:

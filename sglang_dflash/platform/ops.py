@@ -48,6 +48,20 @@ def rms_norm(self, x, residual=None, post_residual_addition=None, quant_linear=N
     return normed(exact, self.weight.float(), self.variance_epsilon).to(x.dtype), exact.to(x.dtype)
 
 
+def joint_square_sums(x1: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:
+    """Sums of squares of the rows of x1 [n, a], then of x2 [n, b]: [2 * n] float32."""
+    return torch.cat((x1.float().square().sum(1), x2.float().square().sum(1)))
+
+
+def joint_norm(x1, x2, w1, w2, sum_sq, tp_world: int = 1, eps: float = 1e-5) -> tuple[torch.Tensor, torch.Tensor]:
+    """RMS norms of x1 [n, a] and x2 [n, b] by the square sums [2 * n] of whole rows split over ``tp_world`` ranks."""
+    sums = sum_sq.chunk(2)
+    return tuple(
+        (x.float() * (total / (x.shape[1] * tp_world) + eps).rsqrt()[:, None] * weight.float()).to(x.dtype)
+        for x, weight, total in zip((x1, x2), (w1, w2), sums, strict=True)
+    )
+
+
 def silu_and_mul(self, x):
     """Forward of SGLang's SiluAndMul: silu(first half) * second half. x: [..., 2 * n] -> [..., n]."""
     gate, up = x.chunk(2, -1)
@@ -81,9 +95,17 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, signed_sin: torch.Tensor) -> torc
 
 def install(platform_key: str) -> None:
     """Register the operators with SGLang's dispatch (idempotent)."""
-    from sglang_dflash.host.platform_ops import ROTARY_CLASSES, RMSNorm, SiluAndMul, register_forward
+    from sglang_dflash.host.platform_ops import (
+        ROTARY_CLASSES,
+        RMSNorm,
+        SiluAndMul,
+        UnquantizedFusedMoEMethod,
+        register_forward,
+    )
+    from sglang_dflash.platform.experts import run_experts
 
     register_forward(RMSNorm, rms_norm, platform_key)
     register_forward(SiluAndMul, silu_and_mul, platform_key)
+    register_forward(UnquantizedFusedMoEMethod, run_experts, platform_key)
     for rotary in ROTARY_CLASSES:
         register_forward(rotary, rotary_embedding, platform_key)

@@ -53,10 +53,12 @@ def after_model(model: torch.nn.Module) -> None:
     """Repairs that need a loaded model, and the lean pass."""
     from sglang_dflash.host import platform_runtime
     from sglang_dflash.options import Options
-    from sglang_dflash.platform import lean, stepclock
+    from sglang_dflash.platform import lean, ops, stepclock
     from sglang_dflash.platform.linear.install import adopt as adopt_recurrent_layers
 
     platform_runtime.keep_dtype_of_input_embeddings()
+    if type(model).__name__.startswith("MiniMaxM2"):
+        platform_runtime.joint_norms_without_triton(ops.joint_square_sums, ops.joint_norm)
     for module in model.modules():
         # A fused norm and rope of the built-in draft is a Triton kernel; its plain path is torch.
         if getattr(module, "use_table_qk_norm_rope", False):

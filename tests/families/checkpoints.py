@@ -39,6 +39,8 @@ def build_target(family: Family, config, folder: Path) -> None:
             if family.init is not None:
                 family.init(name, parameter)
     model.save_pretrained(folder)
+    written = folder / "config.json"
+    written.write_text(json.dumps(json.loads(written.read_text()) | dict(family.published), indent=1))
     for name in TOKENIZER_FILES:
         shutil.copy(TARGET_DIR / name, folder / name)
 

@@ -32,6 +32,7 @@ class Family:
     tree_flags: tuple[str, ...] = ("--page-size", "4")
     env: Mapping[str, str] = field(default_factory=dict)
     draft: Mapping[str, Any] = field(default_factory=dict)  # overrides of the draft's config
+    published: Mapping[str, Any] = field(default_factory=dict)  # overrides of the written config.json
     seed: int = 1  # another where a family's random model happens to repeat itself
     init: Callable[[str, Any], None] | None = None
 

@@ -22,7 +22,15 @@ def deepseek_config(**more):
         routed_scaling_factor=1.5,
         norm_topk_prob=True,
         num_mtp_layers=0,
-        rope_parameters=rope(),
+        rope_parameters=rope(
+            rope_type="yarn",
+            factor=4.0,
+            beta_fast=32,
+            beta_slow=1,
+            mscale=1.0,
+            mscale_all_dim=1.0,
+            original_max_position_embeddings=256,
+        ),
         **more,
     )
 
@@ -43,6 +51,10 @@ def _glm_lite():
         routed_scaling_factor=1.5,
         mlp_layer_types=["dense"] + ["sparse"] * 3,
         rope_parameters=rope(),
+        # Of the published config.json, which SGLang reads.
+        first_k_dense_replace=1,
+        moe_layer_freq=1,
+        num_nextn_predict_layers=0,
     )
 
 
@@ -99,5 +111,7 @@ FAMILIES = (
         _kimi,
         "Kimi_K25ForConditionalGeneration",
         (0, 2, 3),
+        flags=("--skip-tokenizer-init",),
+        published={"architectures": ["KimiK25ForConditionalGeneration"]},
     ),
 )

@@ -77,6 +77,12 @@ def _minimax_m2():
         num_local_experts=8,
         num_experts_per_tok=2,
         rope_parameters=rope(partial_rotary_factor=0.5),
+        # Of the published config.json, which SGLang reads.
+        rotary_dim=8,
+        scoring_func="sigmoid",
+        use_routing_bias=True,
+        use_qk_norm=True,
+        qk_norm_type="per_layer",
     )
 
 
