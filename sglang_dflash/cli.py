@@ -190,12 +190,60 @@ def launch(
 
 
 @app.command()
-def doctor() -> None:
-    """Versions, the platform that servers would use, and what is wrong with the set-up."""
-    from sglang_dflash.bench.doctor import report
+def check(
+    target: Annotated[str, typer.Argument(help="Folder, or hub name in the cache; default: the embedded pair.")] = "",
+    draft: Annotated[str, typer.Argument(help="Folder, or hub name in the cache.")] = "",
+    context: Annotated[int | None, typer.Option(help="Tokens per request.", min=1)] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests in flight.", min=1)] = None,
+    block_size: BlockSize = None,
+    tp: Annotated[int, typer.Option(help="Ranks that share each layer.", min=1)] = 1,
+    kv_dtype: Annotated[str, typer.Option(help="auto, fp8_e4m3, fp8_e5m2, bf16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
+    window: Annotated[int | None, typer.Option(help="Draft window, in tokens.", min=1)] = None,
+    attention: Annotated[str | None, typer.Option(help="The target's attention backend.")] = None,
+    draft_attention: Annotated[str | None, typer.Option(help="The draft's attention backend.")] = None,
+    page_size: Annotated[int | None, typer.Option(help="Tokens per page.", min=1)] = None,
+    thinking: Annotated[str | None, typer.Option(help="on or off: how requests will ask.")] = None,
+    gpu: Annotated[str, typer.Option(help="Compute capability, such as 9.0; default: this machine.")] = "",
+    gpu_memory: Annotated[float, typer.Option(help="GiB of one such GPU.", min=1)] = 80,
+    gpus: Annotated[int, typer.Option(help="How many of them.", min=1)] = 8,
+    run: Annotated[bool, typer.Option("--run", help="Serve the pair as well, and compare with the reference.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Does a draft fit a target, and how are they served here? Exit status 0 fits, 1 problems, 2 cannot read."""
+    from sglang_dflash.checks.case import Plan
+    from sglang_dflash.doctor import machine, report, setup
+    from sglang_dflash.doctor.check import check, check_and_run
+    from sglang_dflash.serve.console import make_console
 
-    if not report():
-        raise typer.Exit(1)
+    console = make_console(stderr=as_json)
+    if bool(target) != bool(draft):
+        raise DFlashError("DRAFT", "is missing", "give a target and its draft, or neither for the embedded pair")
+    if not target:
+        setup.check_setup(console)
+        target, draft = str(TARGET_DIR), str(DRAFT_DIR)
+    plan = Plan(
+        block_size=block_size,
+        window=window,
+        tp_size=tp,
+        context_length=context,
+        concurrency=concurrency,
+        dtype=dtype,
+        kv_dtype=_one_of("--kv-dtype", kv_dtype, ("auto", "fp8_e4m3", "fp8_e5m2", "bf16")),
+        attention=attention,
+        draft_attention=draft_attention,
+        page_size=page_size,
+        thinking=thinking and _one_of("--thinking", thinking, ("on", "off")),
+    )
+    where = machine.imagined(gpu, gpu_memory, gpus) if gpu else machine.this_machine()
+    found = check(target, draft, plan, where)
+    if run:
+        found = check_and_run(found, console)
+    if as_json:
+        print(json.dumps(report.as_json(found), indent=1))
+    else:
+        report.show(found, console)
+    raise typer.Exit(found.exit_code)
 
 
 @app.command()
@@ -209,6 +257,12 @@ def _words(field: str, text: str, valid=bool) -> tuple[str, ...]:
     if not all(map(valid, words)):
         raise DFlashError(field, f"is {text!r}", "give a comma-separated list, such as the default")
     return words
+
+
+def _one_of(field: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise DFlashError(field, f"is {value!r}", f"use one of {', '.join(choices)}")
+    return value
 
 
 def _run_module(name: str, arguments: list[str]) -> None:

@@ -1,5 +1,13 @@
 """Published targets and their drafts: one data file, and what is made from it. Imports no model library."""
 
-from sglang_dflash.catalogue.entries import GENERATIONS, Catalogue, DraftEntry, Entry, Published, load_catalogue
+from sglang_dflash.catalogue.entries import (
+    GENERATIONS,
+    Backends,
+    Catalogue,
+    DraftEntry,
+    Entry,
+    Published,
+    load_catalogue,
+)
 
-__all__ = ["GENERATIONS", "Catalogue", "DraftEntry", "Entry", "Published", "load_catalogue"]
+__all__ = ["GENERATIONS", "Backends", "Catalogue", "DraftEntry", "Entry", "Published", "load_catalogue"]

@@ -141,6 +141,7 @@ class Catalogue:
     """All entries, in the order of the file."""
 
     entries: tuple[Entry, ...]
+    attention: Mapping[str, Attention]  # by kind of target
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
@@ -177,7 +178,7 @@ def load_catalogue() -> Catalogue:
     """The catalogue that comes with the package."""
     raw = tomllib.loads(DATA.read_text())
     attention = {name: _attention(name, row) for name, row in raw["attention"].items()}
-    return Catalogue(tuple(_entry(row, attention) for row in raw["target"]))
+    return Catalogue(tuple(_entry(row, attention) for row in raw["target"]), attention)
 
 
 def _attention(name: str, row: Mapping) -> Attention:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from sglang_dflash.checks.findings import ERROR, Finding
 from sglang_dflash.config import DraftConfig, read_json
-from sglang_dflash.errors import DFlashError
+
+_OTHER_DRAFT = "use the draft that was trained for this target"
 
 
 def mask_token_id(draft: DraftConfig, vocabulary: Mapping[str, int], vocab_size: int) -> int:
@@ -18,23 +20,30 @@ def mask_token_id(draft: DraftConfig, vocabulary: Mapping[str, int], vocab_size:
     Raises:
         DFlashError: number and name disagree, or the target's embedding has no row for the token.
     """
-    named = vocabulary.get(draft.mask_token)
-    given = draft.mask_token_id
+    wrong = mask_finding(draft, vocabulary, vocab_size)
+    if wrong is not None:
+        raise wrong.as_error()
+    return _found(draft, vocabulary)
+
+
+def mask_finding(draft: DraftConfig, vocabulary: Mapping[str, int], vocab_size: int) -> Finding | None:
+    """Why the mask token cannot be used, None where it can; arguments as of ``mask_token_id``."""
+    named, given = vocabulary.get(draft.mask_token), draft.mask_token_id
     if given is not None and named is not None and given != named:
-        raise DFlashError(
-            "draft mask_token_id",
-            f"is {given}, but the target's tokenizer has {draft.mask_token} at {named}",
-            "use the draft that was trained for this target",
-        )
-    # A name that the tokenizer lacks was, in training, added behind its last token.
-    found = next((i for i in (given, named) if i is not None), max(vocabulary.values(), default=-1) + 1)
+        what = f"is {given}, but the target's tokenizer has {draft.mask_token} at {named}"
+        return Finding("mask-token-two-ids", ERROR, "draft mask_token_id", what, _OTHER_DRAFT)
+    found = _found(draft, vocabulary)
     if not 0 <= found < vocab_size:
-        raise DFlashError(
-            "draft mask_token_id" if given is not None else "draft mask_token",
-            f"needs id {found}, outside the target's vocabulary of {vocab_size}",
-            "use the draft that was trained for this target",
-        )
-    return found
+        field = "draft mask_token_id" if given is not None else "draft mask_token"
+        what = f"needs id {found}, outside the target's vocabulary of {vocab_size}"
+        return Finding("mask-token-outside", ERROR, field, what, _OTHER_DRAFT)
+    return None
+
+
+def _found(draft: DraftConfig, vocabulary: Mapping[str, int]) -> int:
+    named = vocabulary.get(draft.mask_token)
+    # A name that the tokenizer lacks was, in training, added behind its last token.
+    return next((i for i in (draft.mask_token_id, named) if i is not None), max(vocabulary.values(), default=-1) + 1)
 
 
 def read_vocabulary(folder: Path) -> dict[str, int] | None:

@@ -13,10 +13,10 @@ from sglang_dflash.serve.spec import ServerSpec
 WIDTH = 132  # columns where there is no terminal to ask
 
 
-def make_console() -> Console:
+def make_console(stderr: bool = False) -> Console:
     """Where results are printed: wide enough for the tables in a file or a pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=WIDTH, highlight=False)
+    console = Console(highlight=False, stderr=stderr)
+    return console if console.is_terminal else Console(width=WIDTH, highlight=False, stderr=stderr)
 
 
 @contextmanager

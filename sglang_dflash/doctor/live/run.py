@@ -1,0 +1,126 @@
+"""Serves a pair, asks a few questions, and compares what was accepted with the reference."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from sglang_dflash.checks.texts import thinking_default
+from sglang_dflash.config import is_speculators, read_json
+from sglang_dflash.doctor.live.measured import Measured, measured
+from sglang_dflash.doctor.live.prompts import prompts_for
+from sglang_dflash.doctor.live.verdict import Verdict
+from sglang_dflash.doctor.reading import Reading
+from sglang_dflash.doctor.weights import parameters
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.serve import Generation, ServerProcess, ServerSpec
+from sglang_dflash.serve.console import started
+from sglang_dflash.serve.log import log_folder
+
+QUESTIONS, MAX_TOKENS = 12, 128
+# Of these, how many are replayed for every other wiring.
+TRIED = 6
+# Share of the free memory that the reference may take.
+_SHARE = 0.6
+
+
+def run(
+    reading: Reading, flags: tuple[str, ...], console: Console, make: Callable[..., ServerProcess] = ServerProcess
+) -> Verdict:
+    """Measure a pair.
+
+    Args:
+        flags: more arguments of the server.
+        make: constructor of a server from spec and log folder (tests).
+
+    Raises:
+        DFlashError: the server did not start, or refused a prompt.
+    """
+    prompts = prompts_for(str(reading.target_folder), reading.target_folder, QUESTIONS, _thinking(reading))
+    answers = _serve(reading, flags, prompts, console, make)
+    block_size = reading.case.block_size
+    served = _served(answers, block_size)
+    entry = reading.case.draft_entry
+    published = entry and entry.accept_length
+    reason = _no_reference(reading)
+    if reason:
+        return Verdict(served, no_reference=reason, published=published)
+    console.print("replaying the answers in the reference")
+    return _compared(reading, prompts, answers, served, published)
+
+
+def _thinking(reading: Reading) -> str | None:
+    """The mode asked for, else the one the draft was trained in, where the template has a switch."""
+    texts, entry = reading.case.target_texts, reading.case.draft_entry
+    if texts is None or texts.chat_template is None or thinking_default(texts.chat_template) is None:
+        return None
+    trained = entry.thinking if entry else "unknown"
+    return reading.case.plan.thinking or (trained if trained != "unknown" else None)
+
+
+def _serve(reading: Reading, flags, prompts, console, make) -> list[Generation]:
+    spec = ServerSpec(str(reading.target_folder), str(reading.draft_folder), "dflash", flags)
+    with log_folder() as folder, started({"DFLASH": spec}, console, folder, make) as servers:
+        client = servers["DFLASH"].client
+        sampling = {"temperature": 0.0, "max_new_tokens": MAX_TOKENS}
+        return [client.generate(prompt, sampling) for prompt in prompts]
+
+
+def _served(answers: list[Generation], block_size: int) -> Measured:
+    kept = [0] * block_size
+    for answer in answers:
+        for number, count in enumerate(answer.correct_drafts_histogram):
+            kept[number] += count
+    tokens = sum(len(answer.token_ids) - 1 for answer in answers)
+    return Measured(tokens, sum(answer.rounds for answer in answers), tuple(kept))
+
+
+def _no_reference(reading: Reading) -> str:
+    """Why the reference cannot run here, "" where it can."""
+    if reading.case.draft.unsupported_variant is not None:
+        return f"it has no {reading.case.draft.unsupported_variant}"
+    needed = 4 * sum(parameters(reading.case.text)) + 2 * reading.draft_bytes
+    usable = _SHARE * psutil.virtual_memory().available
+    if needed > usable:
+        return f"it takes {needed / 2**30:.0f} GiB of main memory in float32"
+    return ""
+
+
+def _compared(reading, prompts, answers, served: Measured, published) -> Verdict:
+    from sglang_dflash.doctor.live.replay import record, replay
+    from sglang_dflash.doctor.live.wirings import wirings
+    from sglang_dflash.reference import load_target
+
+    target, draft = load_target(reading.target_folder), _reference_draft(reading.draft_folder)
+    texts = [(prompt, answer.token_ids) for prompt, answer in zip(prompts, answers, strict=True)]
+    recordings = [record(target, prompt, answer) for prompt, answer in texts if len(answer) > 1]
+    block_size = reading.case.block_size
+
+    def figures(count: int) -> Measured:
+        some = recordings[:count]
+        kept = [replay(target, draft, each, block_size) for each in some]
+        return measured([len(each.tokens) - each.prompt_length for each in some], kept, block_size)
+
+    reference, few = figures(len(recordings)), figures(TRIED)
+    best = None
+    for wiring in wirings(reading.case, draft):
+        before = getattr(draft, wiring.field)
+        wiring.apply(draft)
+        found = figures(TRIED)
+        wiring.undo(draft, before)
+        if found.accept_length > max(few.accept_length, best[1].accept_length if best else 0.0):
+            best = wiring.words, found
+    agreement = sum(each.agreement for each in recordings) / len(recordings)
+    return Verdict(served, reference, "", best, agreement, published)
+
+
+def _reference_draft(folder: Path):
+    from sglang_dflash.reference import ReferenceKind
+
+    raw = read_json(folder / "config.json", "DRAFT")
+    if not is_speculators(raw) and not (raw.get("dflash_config") or {}).get(
+        "target_layer_ids", raw.get("target_layer_ids")
+    ):
+        raise DFlashError("draft target_layer_ids", "are not given", "name them, so that a wrong one can be told")
+    return ReferenceKind(folder)
