@@ -15,8 +15,10 @@ def install() -> None:
     os.environ.setdefault("SGLANG_EAGER_INPUT_NO_COPY", "1")
     from sglang_dflash.host.platform_hooks import leave_threads_alone, replace_triton_helpers
     from sglang_dflash.platform import defaults, slots
+    from sglang_dflash.platform.linear import arguments as linear_arguments
 
     defaults.install()
+    linear_arguments.install()
     replace_triton_helpers(
         slots.write_row_spans, slots.last_slots, slots.write_extend_rows, slots.pack_front_slots
     )

@@ -39,13 +39,19 @@ def _qwen3_next():
 def _qwen3_5():
     from transformers import Qwen3_5TextConfig
 
-    return Qwen3_5TextConfig(**_gated_delta(rope_parameters=_mrope()))
+    return _with_interval(Qwen3_5TextConfig(**_gated_delta(rope_parameters=_mrope())))
 
 
 def _qwen3_5_moe():
     from transformers import Qwen3_5MoeTextConfig
 
-    return Qwen3_5MoeTextConfig(**_gated_delta(**_EXPERTS, rope_parameters=_mrope()))
+    return _with_interval(Qwen3_5MoeTextConfig(**_gated_delta(**_EXPERTS, rope_parameters=_mrope())))
+
+
+def _with_interval(config):
+    # Published files have it, and SGLang reads it; transformers keeps the layer types it makes of it.
+    config.full_attention_interval = 4
+    return config
 
 
 def _mrope() -> dict:
