@@ -43,7 +43,7 @@ class GatedDeltaAttention(RecurrentLayers):
         x = conv_nodes(x, rows, states.conv, self._slots, *_conv_of(layer), windows)
         gate = type(gate)(*(value.view(bs, width, -1) for value in gate))
         out = delta_nodes(*_split(layer, x), gate, ancestors, states.temporal, self._slots, after)
-        return out.view(1, bs * width, *out.shape[2:])
+        return out.reshape(1, bs * width, *out.shape[2:])
 
 
 def _conv_of(layer) -> tuple:
