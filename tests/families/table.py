@@ -1,8 +1,14 @@
 """All families; one module of rows per kind of state."""
 
 import gemma_families
+import hybrid_families
 import latent_families
 import paged_families
 
-FAMILIES = paged_families.FAMILIES + gemma_families.FAMILIES + latent_families.FAMILIES
+FAMILIES = (
+    paged_families.FAMILIES
+    + gemma_families.FAMILIES
+    + latent_families.FAMILIES
+    + hybrid_families.FAMILIES
+)
 BY_NAME = {family.name: family for family in FAMILIES}
