@@ -7,10 +7,10 @@ Heads are chosen once, from what the model has. Their greedy token is the first 
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.model_api import get_parallel, should_apply_lm_head_quant_method
+from sglang_dflash.kernels import linear
 
 
 class DraftHead(Protocol):
@@ -28,6 +28,7 @@ class WholeHead:
 
     def __init__(self, weight: torch.Tensor):
         self._weight = weight
+        self._project = linear.choose(weight.device.type, weight.dtype).project
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._logits(hidden).argmax(dim=-1)
@@ -37,7 +38,7 @@ class WholeHead:
         return logits.float(), ids
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(hidden.to(self._weight.dtype), self._weight)
+        return self._project(hidden.to(self._weight.dtype), self._weight)
 
 
 class QuantisedHead(WholeHead):
@@ -56,16 +57,17 @@ class ShardedHead:
 
     def __init__(self, weight: torch.Tensor, first_id: int, group):
         self._weight, self._first_id, self._group = weight, first_id, group
+        self._project = linear.choose(weight.device.type, weight.dtype).project
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        best, index = F.linear(hidden.to(self._weight.dtype), self._weight).max(dim=-1)
+        best, index = self._project(hidden.to(self._weight.dtype), self._weight).max(dim=-1)
         # Ranks own ascending ranges of ids, so the first rank with the maximum has the lowest id.
         best = self._group.all_gather(best.float().unsqueeze(0), dim=0)
         ids = self._group.all_gather((index + self._first_id).unsqueeze(0), dim=0)
         return ids.gather(0, best.argmax(dim=0, keepdim=True)).squeeze(0)
 
     def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, ids = F.linear(hidden.to(self._weight.dtype), self._weight).topk(k)
+        logits, ids = self._project(hidden.to(self._weight.dtype), self._weight).topk(k)
         logits = self._group.all_gather(logits.float(), dim=1)
         ids = self._group.all_gather(ids + self._first_id, dim=1)
         best, index = logits.topk(k)

@@ -36,12 +36,24 @@ def load_strictly(
             raise DFlashError(
                 f"draft tensor {name}", "is unknown to this architecture", "check the draft's config.json"
             )
+        if config.quantisation is None:
+            _check_shape(name, tensor, names.shape(bare))
         _load(parameters, bare, tensor, given_up=covered[0] in names.ends)
         filled.update(covered)
     missing = sorted(set(names.required) - filled)
     if complete and missing:
         raise DFlashError("draft checkpoint", f"lacks {', '.join(missing)}", "use the complete checkpoint")
     return filled
+
+
+def _check_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+    """SGLang's loaders of split parameters would take the front of a tensor that is too long."""
+    if tuple(tensor.shape) != shape:
+        raise DFlashError(
+            f"draft tensor {name}",
+            f"shape {tuple(tensor.shape)} does not fit: the config asks for {shape}",
+            "check the draft's config.json against its weights",
+        )
 
 
 def _load(parameters: dict[str, torch.Tensor], name: str, tensor: torch.Tensor, *, given_up: bool) -> None:
@@ -59,7 +71,7 @@ def _load(parameters: dict[str, torch.Tensor], name: str, tensor: torch.Tensor, 
         raise DFlashError(
             f"draft tensor {name}",
             f"shape {tuple(tensor.shape)} does not fit: {error}",
-            "check the draft's config.json against its weights",
+            "check quantization_config against the weights",
         ) from error
 
 

@@ -12,7 +12,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Config, Qwen3RotaryEmb
 
 from sglang_dflash.reference.draft import ReferenceDraft
 
-_FOREIGN = ("model_type", "architectures", "dflash_config", "rope_scaling", "quantization_config", "auto_map")
+_FOREIGN = ("model_type", "architectures", "dflash_config", "quantization_config", "auto_map")
 
 
 class ReferenceKind(ReferenceDraft):
