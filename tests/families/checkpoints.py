@@ -43,6 +43,8 @@ def build_target(family: Family, config, folder: Path) -> None:
     written.write_text(json.dumps(json.loads(written.read_text()) | dict(family.published), indent=1))
     for name in TOKENIZER_FILES:
         shutil.copy(TARGET_DIR / name, folder / name)
+    if family.processor is not None:
+        family.processor(folder)
 
 
 def _draw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 VOCAB = 896  # of the embedded pair's tokenizer
@@ -33,6 +34,7 @@ class Family:
     env: Mapping[str, str] = field(default_factory=dict)
     draft: Mapping[str, Any] = field(default_factory=dict)  # overrides of the draft's config
     published: Mapping[str, Any] = field(default_factory=dict)  # overrides of the written config.json
+    processor: Callable[[Path], None] | None = None  # writes a wrapper's processor beside the weights
     seed: int = 1  # another where a family's random model happens to repeat itself
     init: Callable[[str, Any], None] | None = None
 

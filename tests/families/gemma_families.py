@@ -1,8 +1,25 @@
 """Gemma 4: sliding and full layers of different shape, keys as values, scaled embeddings, capped logits."""
 
 from functools import partial
+from pathlib import Path
 
-from family import END_TOKEN, Family, common
+from family import END_TOKEN, VOCAB, Family, common
+
+from sglang_dflash.pair import TARGET_DIR
+
+# Added behind the pair's tokens, in this order.
+SPECIAL = {
+    "image_token": "<|image|>",
+    "boi_token": "<|image>",
+    "eoi_token": "<image|>",
+    "audio_token": "<|audio|>",
+    "boa_token": "<|audio>",
+    "eoa_token": "<audio|>",
+    "video_token": "<|video|>",
+}
+IDS = {name: VOCAB + i for i, name in enumerate(SPECIAL)}
+WIDE_VOCAB = VOCAB + 16
+IMAGE_TOKENS = 70  # at most, of one image
 
 
 def text_config(**more):
@@ -10,7 +27,7 @@ def text_config(**more):
     from transformers import Gemma4TextConfig
 
     return Gemma4TextConfig(
-        **common(num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2, head_dim=16),
+        **common(vocab_size=WIDE_VOCAB, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2, head_dim=16),
         intermediate_size=128,
         global_head_dim=32,
         num_global_key_value_heads=1,
@@ -52,19 +69,36 @@ def wrapper_config(text):
         text_config=text(),
         vision_config=vision,
         audio_config=None,
-        boi_token_id=5,
-        eoi_token_id=6,
-        image_token_id=7,
-        video_token_id=8,
-        boa_token_id=9,
-        eoa_token_index=10,
-        audio_token_id=11,
+        image_token_id=IDS["image_token"],
+        boi_token_id=IDS["boi_token"],
+        eoi_token_id=IDS["eoi_token"],
+        video_token_id=IDS["video_token"],
+        audio_token_id=IDS["audio_token"],
+        boa_token_id=IDS["boa_token"],
+        eoa_token_index=IDS["eoa_token"],
         eos_token_id=END_TOKEN,
         pad_token_id=0,
         bos_token_id=None,
         tie_word_embeddings=False,
         dtype="float32",
     )
+
+
+def write_processor(folder: Path) -> None:
+    """Tokenizer with the wrapper's special tokens, image processor and all, in ``folder``."""
+    from transformers import AutoTokenizer
+    from transformers.models.gemma4.feature_extraction_gemma4 import Gemma4AudioFeatureExtractor
+    from transformers.models.gemma4.image_processing_gemma4 import Gemma4ImageProcessor
+    from transformers.models.gemma4.processing_gemma4 import Gemma4Processor
+    from transformers.models.gemma4.video_processing_gemma4 import Gemma4VideoProcessor
+
+    processor = Gemma4Processor(
+        feature_extractor=Gemma4AudioFeatureExtractor(),
+        image_processor=Gemma4ImageProcessor(max_soft_tokens=IMAGE_TOKENS),
+        tokenizer=AutoTokenizer.from_pretrained(TARGET_DIR, extra_special_tokens=SPECIAL),
+        video_processor=Gemma4VideoProcessor(),
+    )
+    processor.save_pretrained(folder)
 
 
 FAMILIES = (
@@ -76,7 +110,9 @@ FAMILIES = (
         partial(wrapper_config, text_config),
         "Gemma4ForConditionalGeneration",
         (0, 2, 4, 5),
-        flags=("--skip-tokenizer-init",),
+        flags=("--mm-attention-backend", "sdpa"),
+        draft={"vocab_size": WIDE_VOCAB},
+        processor=write_processor,
         seed=2,
     ),
     Family(
@@ -87,7 +123,9 @@ FAMILIES = (
         partial(wrapper_config, moe_config),
         "Gemma4ForConditionalGeneration",
         (0, 2, 4, 5),
-        flags=("--skip-tokenizer-init",),
+        flags=("--mm-attention-backend", "sdpa"),
+        draft={"vocab_size": WIDE_VOCAB},
+        processor=write_processor,
         seed=2,
     ),
 )

@@ -22,6 +22,11 @@ def deepseek_config(**more):
         routed_scaling_factor=1.5,
         norm_topk_prob=True,
         num_mtp_layers=0,
+        # Of the published config.json, which SGLang reads.
+        moe_layer_freq=1,
+        scoring_func="sigmoid",
+        topk_method="noaux_tc",
+        architectures=["DeepseekV3ForCausalLM"],
         rope_parameters=rope(
             rope_type="yarn",
             factor=4.0,
