@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sglang_dflash.checks.findings import ERROR, Finding
 from sglang_dflash.config import DraftConfig, read_json
@@ -49,10 +50,12 @@ def _found(draft: DraftConfig, vocabulary: Mapping[str, int]) -> int:
 def read_vocabulary(folder: Path) -> dict[str, int] | None:
     """Tokens and ids of a folder's ``tokenizer.json``; None where there is none or it is of another kind."""
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        return None
-    raw = read_json(path, "target tokenizer")
-    vocabulary = raw.get("model", {}).get("vocab")
+    return vocabulary_of(read_json(path, "target tokenizer")) if path.is_file() else None
+
+
+def vocabulary_of(tokenizer: Mapping[str, Any]) -> dict[str, int] | None:
+    """Tokens and ids in the contents of a ``tokenizer.json``; None where they are not kept as a mapping."""
+    vocabulary = (tokenizer.get("model") or {}).get("vocab")
     if not isinstance(vocabulary, dict):
         return None
-    return vocabulary | {token["content"]: token["id"] for token in raw.get("added_tokens", ())}
+    return vocabulary | {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sglang_dflash.checks.mask import read_vocabulary
+from sglang_dflash.checks.mask import vocabulary_of
 from sglang_dflash.config import read_json
 
 _QUESTION = [{"role": "user", "content": "?"}]
@@ -33,7 +33,10 @@ def read_texts(folder: Path) -> Texts:
     Raises:
         DFlashError: one of them is not valid json.
     """
-    return Texts(read_vocabulary(folder), _added(folder), _ends(folder), _chat_template(folder))
+    path = folder / "tokenizer.json"
+    tokenizer = read_json(path, "tokenizer") if path.is_file() else {}
+    added = frozenset(token["id"] for token in tokenizer.get("added_tokens", ()))
+    return Texts(vocabulary_of(tokenizer), added, _ends(folder), _chat_template(folder))
 
 
 def thinking_default(template: str) -> str | None:
@@ -61,13 +64,6 @@ def thinking_default(template: str) -> str | None:
         return None
     default, on, off = rendered
     return None if on == off else "on" if default == on else "off" if default == off else None
-
-
-def _added(folder: Path) -> frozenset[int]:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return frozenset()
-    return frozenset(token["id"] for token in read_json(path, "tokenizer").get("added_tokens", ()))
 
 
 def _ends(folder: Path) -> dict[int, str]:
