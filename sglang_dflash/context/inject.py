@@ -14,7 +14,7 @@ from sglang_dflash.draft.model import DFlashDraftModel
 from sglang_dflash.draft.norms import factor
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.model_api import is_dense
-from sglang_dflash.kernels import inject_kv
+from sglang_dflash.kernels import inject_kv, linear
 
 
 class Features(NamedTuple):
@@ -64,12 +64,14 @@ class PackedProjection:
         self._version = -1
         self._weight: torch.Tensor | None = None
         self._bias: torch.Tensor | None = None
+        own = next(model.parameters())
+        self._linear = linear.choose(own.device.type, own.dtype)
 
     def __call__(self, fused: torch.Tensor) -> torch.Tensor:
         """fused [tokens, hidden] -> [tokens, L * 2 * kv_heads * head_dim], per layer K then V."""
         if self._version != self._model.weights_version:
             self._pack()
-        return F.linear(fused, self._weight, self._bias)
+        return self._linear.project(fused, self._weight, self._bias)
 
     def _pack(self) -> None:
         attentions = [layer.self_attn for layer in self._model.layers]

@@ -7,6 +7,7 @@ from sglang_dflash.host.contract import Touch
 _ROWS = "sglang.srt.mem_cache.allocation"
 _LOCS = "sglang.kernels.ops.speculative.cache_locs"
 _START = "sglang.srt.distributed.bootstrap"
+_DENSE = "sglang.srt.layers.quantization.unquant:UnquantizedLinearMethod.apply"
 _PINNING = "SGLang leaves pinning to an out-of-tree platform"
 _SEAM = "SGLang offers a platform seam, as it does for get_speculative_cache_locs_fn"
 TOUCHES = (
@@ -41,6 +42,12 @@ TOUCHES = (
         ("num_front", "out_cache_loc", "front_out_cache_loc"),
     ),
     Touch(
+        _DENSE,
+        "replaced: torch multiplies float32 with MKL, several times slower on some processors than oneDNN",
+        "torch picks the faster library",
+        ("layer", "x", "bias"),
+    ),
+    Touch(
         f"{_START}:_bind_threads_if_cpu",
         "replaced: demands a NUMA node per rank; we pin nothing",
         _PINNING,
@@ -61,6 +68,15 @@ def replace_triton_helpers(write_row_spans, last_slots, write_extend_rows, pack_
     HookRegistry.register(f"{_ROWS}.get_last_loc", last_slots, HookType.REPLACE)
     HookRegistry.register(f"{_ROWS}.write_cache_indices", write_extend_rows, HookType.REPLACE)
     HookRegistry.register(f"{_LOCS}.fill_front_out_cache_loc_func", pack_front_slots, HookType.REPLACE)
+
+
+def replace_dense_projections(project) -> None:
+    """``project(x, weight, bias)`` computes unquantised projections of every model."""
+
+    def apply(self, layer, x, bias=None):
+        return project(x, layer.weight, bias)
+
+    HookRegistry.register(_DENSE.replace(":", "."), apply, HookType.REPLACE)
 
 
 def leave_threads_alone() -> None:

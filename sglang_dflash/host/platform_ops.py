@@ -3,7 +3,7 @@
 from sglang.kernels.fused_op import BaseFusedOp
 from sglang.srt.distributed import tensor_model_parallel_all_reduce
 from sglang.srt.layers.activation import SiluAndMul
-from sglang.srt.layers.aux_hidden_states import AuxHiddenStateList
+from sglang.srt.layers.aux_hidden_states import AuxHiddenStateList, pack_aux_hidden_states
 from sglang.srt.layers.layernorm import RMSNorm
 from sglang.srt.layers.logits_processor import LogitsProcessorOutput
 from sglang.srt.layers.moe.token_dispatcher import StandardCombineInput
@@ -32,6 +32,7 @@ __all__ = [
     "UnquantizedLinearMethod",
     "get_attn_backend",
     "lora_enabled",
+    "pack_aux_hidden_states",
     "register_forward",
     "tensor_model_parallel_all_reduce",
 ]
@@ -128,6 +129,11 @@ TOUCHES = (
         "sglang.srt.layers.aux_hidden_states:AuxHiddenStateList",
         "how captured layers are handed on",
         _DECODER,
+    ),
+    Touch(
+        "sglang.srt.layers.aux_hidden_states:pack_aux_hidden_states",
+        "captured layers side by side, as SGLang's logits processor stores them",
+        _PUBLIC,
     ),
     Touch(
         "sglang.srt.layers.quantization.unquant:UnquantizedLinearMethod",

@@ -13,8 +13,12 @@ def install() -> None:
     _installed = True
     # An eager forward may read the batch's own tensors: on a host nothing changes them underneath it.
     os.environ.setdefault("SGLANG_EAGER_INPUT_NO_COPY", "1")
-    from sglang_dflash.host.platform_hooks import leave_threads_alone, replace_triton_helpers
-    from sglang_dflash.platform import defaults, slots
+    from sglang_dflash.host.platform_hooks import (
+        leave_threads_alone,
+        replace_dense_projections,
+        replace_triton_helpers,
+    )
+    from sglang_dflash.platform import defaults, ops, slots
     from sglang_dflash.platform.linear import arguments as linear_arguments
 
     defaults.install()
@@ -22,4 +26,5 @@ def install() -> None:
     replace_triton_helpers(
         slots.write_row_spans, slots.last_slots, slots.write_extend_rows, slots.pack_front_slots
     )
+    replace_dense_projections(ops.dense)
     leave_threads_alone()

@@ -22,15 +22,17 @@ from sglang_dflash.host.platform_ops import (
     UnquantizedLinearMethod,
     get_attn_backend,
     lora_enabled,
+    pack_aux_hidden_states,
     tensor_model_parallel_all_reduce,
 )
+from sglang_dflash.kernels import linear
 from sglang_dflash.platform.ops import inverse_rms, normed, rotation
 
 logger = logging.getLogger(__name__)
 
 
 class Layer(NamedTuple):
-    """Parameters of one decoder layer; matrices transposed views, [in, out], of the model's own."""
+    """Parameters of one decoder layer, the model's own; matrices are [out, in]."""
 
     input_norm: torch.Tensor
     qkv: torch.Tensor
@@ -104,23 +106,31 @@ def head_fits(model: nn.Module) -> bool:
 
 
 class LeanHead:
-    """Stands in for a Qwen3 model's ``forward`` in plain decode steps; every other pass goes to the model's own."""
+    """Stands in for a Qwen3 model's ``forward`` in decode and verify; every other pass goes to the model's own."""
 
     def __init__(self, model: nn.Module):
         self._model = model
         self._slow = model.forward
-        self._head = model.lm_head.weight.data[: model.config.vocab_size].t()
+        self._head = model.lm_head.weight.data[: model.config.vocab_size]
+        self._linear = linear.choose("cpu", self._head.dtype)
 
     def __call__(self, input_ids, positions, forward_batch, *args, **kwargs):
-        """Logits [requests, vocab] float32 in SGLang's LogitsProcessorOutput."""
-        model = self._model
-        plain = (
-            forward_batch.forward_mode.is_decode() and not forward_batch.capture_hidden_mode.need_capture()
-        )
-        if args or model.capture_aux_hidden_states or not plain:
+        """Logits [tokens, vocab] float32 in SGLang's LogitsProcessorOutput, with captured layers side by side."""
+        model, mode = self._model, forward_batch.forward_mode
+        if mode.is_decode():
+            fits = not forward_batch.capture_hidden_mode.need_capture() and not model.capture_aux_hidden_states
+        else:
+            # What a verify pass captures are whole layers, or it is not DFLASH's.
+            fits = mode.is_target_verify() and model.capture_aux_hidden_states
+        if args or not fits or model.logits_processor.keep_last_hidden_states:
             return self._slow(input_ids, positions, forward_batch, *args, **kwargs)
-        hidden = model.model.forward(input_ids, positions, forward_batch)
-        return LogitsProcessorOutput(next_token_logits=hidden.mm(self._head).float())
+        hidden, captured = model.model.forward(input_ids, positions, forward_batch), None
+        if model.capture_aux_hidden_states:
+            hidden, captured = hidden
+        return LogitsProcessorOutput(
+            next_token_logits=self._linear.project(hidden, self._head).float(),
+            hidden_states=None if captured is None else pack_aux_hidden_states(captured),
+        )
 
 
 class LeanDecoder:
@@ -135,6 +145,7 @@ class LeanDecoder:
         self._rotary = first.rotary_emb
         self._eps = model.layers[0].input_layernorm.variance_epsilon
         self._ranks = first.total_num_heads // first.num_heads
+        self._linear = linear.choose("cpu", model.norm.weight.dtype)
         self._table: tuple | None = None  # cos_sin_cache, cosines, signed sines
 
     def __call__(self, input_ids, positions, forward_batch, input_embeds=None, pp_proxy_tensors=None):
@@ -145,14 +156,15 @@ class LeanDecoder:
         x = model.embed_tokens(input_ids) if input_embeds is None else input_embeds
         cos, sin = self._rotations(positions, x.dtype)
         backend = get_attn_backend()
-        join = torch.addmm if self._ranks == 1 else _add_partial
+        project = self._linear.project
+        join = self._linear.add if self._ranks == 1 else self._add_partial
         captured, wanted = AuxHiddenStateList(), model.layers_to_capture
         for index, layer in enumerate(self._layers):
             if index in wanted:
                 captured.append(x)
             mixed = self._attend(x, layer, cos, sin, backend, forward_batch)
             x = join(x, mixed, layer.out)
-            gate, up = normed(x, layer.mlp_norm, self._eps).mm(layer.gate_up).chunk(2, -1)
+            gate, up = project(normed(x, layer.mlp_norm, self._eps), layer.gate_up).chunk(2, -1)
             x = join(x, F.silu(gate).mul_(up), layer.down)
         x = normed(x, model.norm.weight, self._eps)
         return (x, captured) if captured else x
@@ -161,7 +173,7 @@ class LeanDecoder:
         """Attention's output before its projection, [tokens, heads * head_dim]."""
         heads, kv_heads, dim = self._heads, self._kv_heads, self._dim
         x = normed(x, layer.input_norm, self._eps)
-        qkv = x.mm(layer.qkv) if layer.qkv_bias is None else torch.addmm(layer.qkv_bias, x, layer.qkv)
+        qkv = self._linear.project(x, layer.qkv, layer.qkv_bias)
         rows = qkv.view(-1, heads + 2 * kv_heads, dim)
         turned = rows[:, : heads + kv_heads]
         if turned.dtype == torch.float32:
@@ -175,6 +187,9 @@ class LeanDecoder:
         turned.addcmul_(level.roll(dim // 2, -1), sin)
         return backend.attend_rows(turned[:, :heads], qkv[:, heads * dim :], layer.attention, forward_batch)
 
+    def _add_partial(self, residual, x, weight) -> torch.Tensor:
+        return residual + tensor_model_parallel_all_reduce(self._linear.project(x, weight))
+
     def _rotations(self, positions, dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and signed sines [tokens, 1, head_dim]; the table is widened when SGLang grows it."""
         source = self._rotary.cos_sin_cache
@@ -183,22 +198,18 @@ class LeanDecoder:
         return self._table[1].index_select(0, positions), self._table[2].index_select(0, positions)
 
 
-def _add_partial(residual, x, weight) -> torch.Tensor:
-    return residual + tensor_model_parallel_all_reduce(x.mm(weight))
-
-
 def _parameters(layer: nn.Module) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     bias = attention.qkv_proj.bias
     return Layer(
         layer.input_layernorm.weight.data,
-        attention.qkv_proj.weight.data.t(),
+        attention.qkv_proj.weight.data,
         None if bias is None else bias.data,
         attention.q_norm.weight.data,
         attention.k_norm.weight.data,
-        attention.o_proj.weight.data.t(),
+        attention.o_proj.weight.data,
         layer.post_attention_layernorm.weight.data,
-        mlp.gate_up_proj.weight.data.t(),
-        mlp.down_proj.weight.data.t(),
+        mlp.gate_up_proj.weight.data,
+        mlp.down_proj.weight.data,
         attention.attn,
     )

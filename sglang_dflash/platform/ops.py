@@ -8,6 +8,10 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+from sglang_dflash.kernels import linear
+
+_float32 = linear.choose("cpu", torch.float32)
+
 
 def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
     """1 / sqrt(mean(x * x) + eps) over the last axis of a float32 [..., n]: [..., 1].
@@ -66,6 +70,11 @@ def silu_and_mul(self, x):
     """Forward of SGLang's SiluAndMul: silu(first half) * second half. x: [..., 2 * n] -> [..., n]."""
     gate, up = x.chunk(2, -1)
     return F.silu(gate).mul_(up)
+
+
+def dense(x, weight, bias=None):
+    """An unquantised projection of any layer: x [..., in] @ weight [out, in].T + bias [out]."""
+    return _float32.project(x, weight, bias) if x.dtype == torch.float32 else F.linear(x, weight, bias)
 
 
 def rotary_embedding(self, positions, query, key, offsets=None, fused_set_kv_buffer_arg=None):

@@ -1,0 +1,29 @@
+"""float32 projections through oneDNN on a host.
+
+torch multiplies float32 matrices with MKL, whose kernels for a block of 16 rows take two to three times as long
+as oneDNN's on processors that are not Intel's. A call of oneDNN costs some 10 microseconds more, so that small
+products stay where they are.
+"""
+
+import torch
+import torch.nn.functional as F
+
+# Multiplications from which oneDNN is the faster one, measured at 8 to 32 rows (docs/cpu-platform.md).
+MIN_WORK = 1_000_000
+
+_pointwise = torch.ops.mkldnn._linear_pointwise.default
+_pointwise_binary = torch.ops.mkldnn._linear_pointwise.binary
+
+
+def project(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """``x @ weight.T + bias``. x: [..., in]; weight: [out, in]; bias: [out]; all float32."""
+    if x.numel() * weight.shape[0] < MIN_WORK:
+        return F.linear(x, weight, bias)
+    return _pointwise(x, weight, bias, "none", [], "")
+
+
+def add(residual: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``residual + x @ weight.T``. residual: [n, out]; x: [n, in]; weight: [out, in]; all float32."""
+    if x.numel() * weight.shape[0] < MIN_WORK:
+        return torch.addmm(residual, x, weight.t())
+    return _pointwise_binary(x, residual, weight, None, "add")
