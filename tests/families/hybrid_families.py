@@ -4,7 +4,8 @@ from family import Family, common, rope
 
 # Snapshots of the state every 64 tokens, the smallest step SGLang takes: prefix hits happen in short prompts.
 SNAPSHOTS = ("--mamba-track-interval", "64")
-TREES = ("--page-size", "4", "--mamba-radix-cache-strategy", "extra_buffer", *SNAPSHOTS)
+# A chunk is at least as long, or none of its states would be kept.
+TREES = ("--page-size", "4", "--mamba-radix-cache-strategy", "extra_buffer", *SNAPSHOTS, "--chunked-prefill-size", "64")
 
 
 def _gated_delta(**more) -> dict:
