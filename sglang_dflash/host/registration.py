@@ -59,11 +59,12 @@ def _install() -> None:
     from sglang.srt.platforms import current_platform
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    from sglang_dflash.host import arguments, requests
+    from sglang_dflash.host import arguments, draft_config, requests
 
     HookRegistry.register(CREATE_WORKER, _create_worker, HookType.AROUND)
     HookRegistry.register(ROW_HEADROOM, _row_headroom, HookType.AROUND)
     arguments.install()
+    draft_config.install()
     requests.install()
     if current_platform.device_name == "sglang_dflash_cpu":
         from sglang_dflash.platform.install import install as install_platform
@@ -100,9 +101,12 @@ def _create_worker(original, algorithm, server_args):
 
 
 def _choose_worker(original, algorithm, server_args, options) -> type:
+    from sglang_dflash.host import draft_config
+
     reason = _reason_for_builtin(server_args, options)
     if reason is not None:
         logger.info("sglang-dflash %s: DFLASH runs on SGLang's built-in worker: %s", __version__, reason)
+        draft_config.run_builtin_drafts_on_a_host()
         return original(algorithm, server_args)
     from sglang_dflash.worker.worker import DFlashWorker
 
