@@ -23,13 +23,19 @@ class Prompt(NamedTuple):
 
 
 def load_prompts(
-    target: str, source: Path, kinds: Sequence[str] | None = None, per_kind: int | None = None
+    target: str,
+    source: Path,
+    kinds: Sequence[str] | None = None,
+    per_kind: int | None = None,
+    longest: bool = False,
 ) -> list[Prompt]:
     """Prompts of a folder of ``<kind>.jsonl`` files, or of one such file, kinds taking turns.
 
     Args:
         target: model folder or hub name, whose tokenizer and chat template render the messages.
         kinds: which ones; None takes every kind found.
+        per_kind: how many of each kind, the first ones; None takes all.
+        longest: take those with the longest answers instead.
 
     Raises:
         DFlashError: nothing found, or an unknown kind.
@@ -42,7 +48,10 @@ def load_prompts(
     render = renderer(target)
     columns = []
     for kind in wanted:
-        records = [json.loads(line) for line in files[kind].read_text().splitlines()][:per_kind]
+        records = [json.loads(line) for line in files[kind].read_text().splitlines()]
+        if longest:
+            records.sort(key=lambda record: -len(record["answer"]))
+        records = records[:per_kind]
         columns.append([Prompt(r["id"], r["kind"], render(r["messages"]), r) for r in records])
     longest = max(len(column) for column in columns)
     return [column[row] for row in range(longest) for column in columns if row < len(column)]

@@ -41,6 +41,7 @@ class BenchOptions:
     repeats: int
     kinds: tuple[str, ...] | None  # None: every kind whose answers are a function of the prompt
     per_kind: int
+    longest: bool
     prompts: Path
     max_tokens: int
     target: str
@@ -99,7 +100,7 @@ def _prompts(options: BenchOptions) -> list[Prompt]:
     kinds = options.kinds
     if kinds is None:
         kinds = [kind for kind in kinds_in(options.prompts) if kind not in FREE_KINDS]
-    prompts = load_prompts(options.target, options.prompts, kinds, options.per_kind)
+    prompts = load_prompts(options.target, options.prompts, kinds, options.per_kind, options.longest)
     random.Random(SEED).shuffle(prompts)
     return prompts
 

@@ -160,12 +160,14 @@ class TestPrompts:
         )
         for kind, count in (("a", 3), ("b", 1)):
             rows = [
-                {"id": f"{kind}-{i}", "kind": kind, "messages": [{"role": "user", "content": f"{i}"}]}
+                {"id": f"{kind}-{i}", "kind": kind, "messages": [{"role": "user", "content": f"{i}"}], "answer": i * "x"}
                 for i in range(count)
             ]
             (tmp_path / f"{kind}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
         loaded = prompts.load_prompts("t", tmp_path, per_kind=2)
         assert [prompt.id for prompt in loaded] == ["a-0", "b-0", "a-1"]
+        longest = prompts.load_prompts("t", tmp_path, ["a"], per_kind=2, longest=True)
+        assert [prompt.id for prompt in longest] == ["a-2", "a-1"]
         assert loaded[0].token_ids == (48,) and loaded[0].question == "0"
         assert [p.id for p in prompts.load_prompts("t", tmp_path / "b.jsonl")] == ["b-0"]
         with pytest.raises(DFlashError, match="kinds"):
