@@ -150,7 +150,7 @@ def _backends(case: Case) -> Iterator[Finding]:
     largest, head = _LARGEST_HEAD.get(plan.attention), _head_dim(case.text)
     if largest and head and head > largest:
         what = f"is {plan.attention}, which computes heads up to {largest}; the target's have {head}"
-        yield _backend("--attention-backend", what, "use triton")
+        yield _backend("--attention-backend", what, "use triton", WARNING)
 
 
 def _backend(flag: str, what: str, remedy: str, severity: str = ERROR) -> Finding:
