@@ -18,9 +18,10 @@ def install() -> None:
         replace_dense_projections,
         replace_triton_helpers,
     )
-    from sglang_dflash.platform import defaults, ops, slots
+    from sglang_dflash.platform import aten, defaults, ops, slots
     from sglang_dflash.platform.linear import arguments as linear_arguments
 
+    aten.register()
     defaults.install()
     linear_arguments.install()
     replace_triton_helpers(

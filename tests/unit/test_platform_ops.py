@@ -117,3 +117,12 @@ def test_layers_reach_the_operators_through_sglang_s_dispatch(monkeypatch):
     registry = BaseFusedOp._oot_forward_registry[NAME]
     assert registry[RMSNorm] is ops.rms_norm and registry[SiluAndMul] is ops.silu_and_mul
     assert all(registry[rotary] is ops.rotary_embedding for rotary in ROTARY_CLASSES)
+
+
+def test_products_in_another_dtype():
+    from sglang_dflash.platform import aten
+
+    aten.register()
+    aten.register()
+    a, b = torch.randn(3, 4).bfloat16(), torch.randn(4, 2).bfloat16()
+    torch.testing.assert_close(torch.mm(a, b, out_dtype=torch.float32), a.float() @ b.float())
