@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from sglang_dflash.checks.case import Case
 from sglang_dflash.checks.findings import ERROR, Finding
-from sglang_dflash.checks.pair import pair_findings, target_depth
+from sglang_dflash.checks.kinds import kind_findings
+from sglang_dflash.checks.pair import pair_findings
 from sglang_dflash.checks.serving import serving_findings
 from sglang_dflash.checks.wiring import wiring_findings
 from sglang_dflash.checks.wording import wording_findings
@@ -19,17 +20,14 @@ def find(case: Case) -> Iterator[Finding]:
         case.target, case.draft, block_size=plan.block_size, window=plan.window, tp_size=plan.tp_size
     )
     yield from _capture(case)
+    yield from kind_findings(case)
     yield from wording_findings(case)
     yield from serving_findings(case)
     yield from wiring_findings(case)
 
 
 def _capture(case: Case) -> Iterator[Finding]:
-    depth = target_depth(case.target)
-    if depth is None:
-        return
     try:
-        check_capture(case.architecture, case.draft.layer_ids_for(depth), depth)
+        check_capture(case.architecture)
     except DFlashError as error:
-        name = "target-class" if "architectures" in error.field else "layer-not-captured"
-        yield Finding(name, ERROR, error.field, error.problem, error.remedy)
+        yield Finding("target-class", ERROR, error.field, error.problem, error.remedy)

@@ -1,8 +1,11 @@
 """Commit of targets whose only state is paged KV: accepted rows stand at the front of the verify window."""
 
+from collections.abc import Callable
+
 import torch
 
 from sglang_dflash.context.inject import Features
+from sglang_dflash.host.kv_pools import kv_groups
 from sglang_dflash.kernels import compact_kv
 from sglang_dflash.types import Acceptance, Proposal
 
@@ -23,21 +26,18 @@ class TreeCommit:
     def __init__(self, runner):
         self._runner = runner
         self._compact = compact_kv.choose(torch.device(runner.device).type)
-        self._table: compact_kv.KVTable | None = None
+        self._tables: list[tuple[compact_kv.KVTable, Callable]] | None = None
 
     def __call__(
         self, batch, proposal: Proposal, accepted: Acceptance, slots: torch.Tensor, hidden: torch.Tensor
     ) -> Features:
         """slots [bs, W], hidden [bs * W, K * hidden] -> the committed path's features, root first."""
-        if self._table is None:
+        if self._tables is None:
             # The pool exists only after the worker was built.
-            pool = self._runner.token_to_kv_pool
-            # A hybrid target's pool wraps that of its attention layers.
-            pool = getattr(pool, "full_kv_pool", pool)
-            layers = range(pool.start_layer, pool.start_layer + pool.layer_num)
-            buffers = [pool.get_key_buffer(i) for i in layers] + [pool.get_value_buffer(i) for i in layers]
-            self._table = compact_kv.make_kv_table(buffers)
-        self._compact(accepted.path, accepted.commit_lens, slots, self._table)
+            groups = kv_groups(self._runner.token_to_kv_pool)
+            self._tables = [(compact_kv.make_kv_table(group.buffers), group.slots) for group in groups]
+        for table, slots_of in self._tables:
+            self._compact(accepted.path, accepted.commit_lens, slots_of(slots), table)
         bs, depth = accepted.path.shape
         nodes = accepted.path.clamp(min=0)
         rows = hidden.view(bs, -1, hidden.shape[-1]).gather(

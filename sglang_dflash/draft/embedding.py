@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import torch
 
+from sglang_dflash.host.targets import input_embedding
+
 
 def build_embedding(
     model, mask_token_id: int, mask_row: torch.Tensor | None, draft_scale: float = 1.0
@@ -13,7 +15,7 @@ def build_embedding(
     Some targets scale what a DFlash draft sees, some drafts what they are given (``draft_scale``); a trained
     ``mask_row`` [hidden] takes the mask token's place.
     """
-    embed = model.get_input_embeddings()
+    embed = input_embedding(model)
     embed = getattr(embed, "base_layer", embed)
     if mask_row is not None:
         embed = _with_mask_row(embed, mask_token_id, mask_row)

@@ -1,47 +1,65 @@
-"""Which targets can hand out their hidden states in the installed SGLang, known before they are loaded."""
+"""Targets: which can hand out their hidden states, and where in a loaded one layers and embedding are."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable
 
 from sglang_dflash.errors import DFlashError
 
-# Classes without ``set_dflash_layers_to_capture``, for whose targets drafts are published.
+# Popular classes that capture no layer; ``host/capture.py`` refuses others once they are loaded.
 WITHOUT_CAPTURE = {
-    "MiniMaxM2ForCausalLM": "minimax_m2",
-    "DeepseekV4ForCausalLM": "deepseek_v4",
-    "Glm4MoeForCausalLM": "glm4_moe",
-}
-# Classes that capture a layer's input only: the last layer's output is nobody's input.
-WITHOUT_LAST_OUTPUT = {
-    "Qwen3ForCausalLM": "qwen3",
-    "LlamaForCausalLM": "llama",
-    "Qwen3MoeForCausalLM": "qwen3_moe",
-    "Qwen3NextForCausalLM": "qwen3_next",
-    "Qwen3VLForConditionalGeneration": "qwen3_vl",
-    "Qwen3_5ForConditionalGeneration": "qwen3_5",
-    "Qwen3_5MoeForConditionalGeneration": "qwen3_5",
-    "DeepseekV2ForCausalLM": "deepseek_v2",
-    "DeepseekV3ForCausalLM": "deepseek_v2",
-    "DeepseekV32ForCausalLM": "deepseek_v2",
-    "KimiK25ForConditionalGeneration": "kimi_k25",
-    "Glm4MoeLiteForCausalLM": "glm4_moe_lite",
+    "MixtralForCausalLM": "mixtral",
+    "Gemma2ForCausalLM": "gemma2",
+    "MistralForCausalLM": "mistral",
+    "Olmo2ForCausalLM": "olmo2",
+    "GraniteForCausalLM": "granite",
+    "CohereForCausalLM": "commandr",
+    "FalconH1ForCausalLM": "falcon_h1",
+    "Exaone4ForCausalLM": "exaone4",
 }
 
 
-def check_capture(architecture: str, layer_ids: Sequence[int], num_layers: int) -> None:
-    """Refuse a target whose hidden states SGLang cannot capture at ``layer_ids``.
+def check_capture(architecture: str) -> None:
+    """Refuse a target of whose hidden states SGLang captures none.
 
     Raises:
-        DFlashError: naming the target's architecture or the draft's layer id.
+        DFlashError: naming the target's architecture.
     """
     if architecture in WITHOUT_CAPTURE:
-        raise DFlashError(
-            "target architectures",
-            f"{architecture} cannot hand out hidden states in this SGLang, which DFLASH needs",
-            "serve it without --speculative-algorithm DFLASH",
-        )
-    if architecture in WITHOUT_LAST_OUTPUT and num_layers - 1 in layer_ids:
-        raise DFlashError(
-            "draft target_layer_ids",
-            f"hold {num_layers - 1}, the last layer, whose output SGLang does not capture for {architecture}",
-            f"use a draft with layers 0 to {num_layers - 2}",
-        )
+        raise incapable(architecture)
+
+
+def incapable(architecture: str) -> DFlashError:
+    """The error for a target class that captures nothing."""
+    return DFlashError(
+        "target architectures",
+        f"{architecture} cannot hand out hidden states in this SGLang, which DFLASH needs",
+        "serve it without --speculative-algorithm DFLASH",
+    )
+
+
+def decoder_of(model):
+    """The module that owns the decoder layers: inside a causal model, and that inside a multimodal wrapper.
+
+    Raises:
+        DFlashError: there is none.
+    """
+    inner = model
+    while not hasattr(inner, "layers"):
+        inner = getattr(inner, "language_model", None) or getattr(inner, "model", None)
+        if inner is None:
+            raise incapable(type(model).__name__)
+    return inner
+
+
+def depth_of(model) -> int:
+    """Layers whose output can be captured, every loop over them counted."""
+    decoder = decoder_of(model)
+    return len(decoder.layers) * getattr(decoder, "num_loops", 1)
+
+
+def input_embedding(model) -> Callable:
+    """ids [tokens] int64 -> embeddings [tokens, hidden], as the target embeds text."""
+    # Of some classes the method is the embedding itself.
+    if inspect.signature(model.get_input_embeddings).parameters:
+        return model.get_input_embeddings
+    return model.get_input_embeddings()

@@ -136,6 +136,8 @@ class LeanHead:
 class LeanDecoder:
     """Callable with the signature of ``Qwen3Model.forward``; ``slow`` runs an idle rank's empty batch."""
 
+    captures_last_layer = True  # where ``layers_to_capture`` holds the number of layers
+
     def __init__(self, model: nn.Module, slow):
         first = model.layers[0].self_attn
         self._model = model
@@ -166,6 +168,8 @@ class LeanDecoder:
             x = join(x, mixed, layer.out)
             gate, up = project(normed(x, layer.mlp_norm, self._eps), layer.gate_up).chunk(2, -1)
             x = join(x, F.silu(gate).mul_(up), layer.down)
+        if len(self._layers) in wanted:
+            captured.append(x)
         x = normed(x, model.norm.weight, self._eps)
         return (x, captured) if captured else x
 

@@ -15,8 +15,10 @@ from sglang_dflash.draft.model import DFlashDraftModel
 from sglang_dflash.draft.runner import DraftRunner
 from sglang_dflash.draft.view import WholeContext, WindowedContext
 from sglang_dflash.errors import DFlashError, announced
+from sglang_dflash.host.capture import prepare_capture
 from sglang_dflash.host.model_api import register_model
 from sglang_dflash.host.state import keeps_recurrent_state
+from sglang_dflash.host.targets import depth_of
 from sglang_dflash.host.worker_api import (
     BaseSpecWorker,
     GenerationBatchResult,
@@ -81,6 +83,8 @@ class DFlashWorker(BaseSpecWorker):
                 algo_label="DFLASH",
             )
         self._draft_worker, self._draft_runner = bundle.draft_worker, bundle.draft_model_runner
+        layer_ids = bundle.draft_model.draft_config.layer_ids_for(depth_of(target.model))
+        prepare_capture(target.model, layer_ids)
         self._bind_draft(bundle.draft_model, server_args.speculative_draft_model_path)
         self._build_steps(bundle.draft_model, target)
         logger.info(

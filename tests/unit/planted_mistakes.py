@@ -230,6 +230,20 @@ MISTAKES = (
         "target lm_head",
         target={"quantization_config": {"quant_method": "gptq", "bits": 4, "lm_head": True}},
     ),
+    Mistake(
+        "quantised-on-cpu", ERROR, "draft quantization_config", draft={"quantization_config": {"quant_method": "fp8"}}
+    ),
+    Mistake(
+        "quantised-on-cpu", ERROR, "target quantization_config", target={"quantization_config": {"quant_method": "awq"}}
+    ),
+    Mistake(
+        "sinks-unsupported",
+        ERROR,
+        "--speculative-draft-attention-backend",
+        own={"attention_sink_bias": True},
+        plan=Plan(draft_attention="flashinfer"),
+        machine=HOPPER,
+    ),
     Mistake("fp16", WARNING, "--dtype", plan=Plan(dtype="float16")),
     Mistake("fp16", WARNING, "target dtype", target={"dtype": "float16"}),
     Mistake("fp16", WARNING, "draft dtype", target={"dtype": "bfloat16"}, draft={"dtype": "float16"}),
@@ -238,7 +252,7 @@ MISTAKES = (
     Mistake("memory", ERROR, "weights", machine=Machine("small GPU", 1, 1 << 20, "sm90")),
     Mistake("memory", WARNING, "--tp-size", plan=Plan(tp_size=2), machine=imagined("9.0", 80, 1)),
     Mistake("memory", NOTE, "machine", machine=Machine("accelerator of another maker", 1, 0)),
-    Mistake("target-class", ERROR, "target architectures", target={"architectures": ["Glm4MoeForCausalLM"]}),
+    Mistake("target-class", ERROR, "target architectures", target={"architectures": ["MixtralForCausalLM"]}),
 )
 
 
