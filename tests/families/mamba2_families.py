@@ -44,6 +44,7 @@ def _family(name: str, title: str, traits: str, targets: tuple[str, ...]) -> Fam
         "NemotronHForCausalLM",
         (0, 1, 2),
         tree_flags=TREES,
+        seed=4,
         # Field and layer names as SGLang reads them; transformers writes newer ones.
         published={"layers_block_type": LAYERS[name], "mamba_n_groups": GROUPS},
     )

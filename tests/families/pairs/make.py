@@ -51,14 +51,18 @@ def make(name: str, runs: Path) -> None:
 
 def keep(run: Path, out: Path) -> None:
     """Config and weights of both, and what was measured; the tokenizer is the embedded pair's."""
+    trained = {}
     for part, source in (("target", run / "export"), ("draft", run / "draft" / "draft")):
         (out / part).mkdir(parents=True, exist_ok=True)
-        for file in ("config.json", "model.safetensors", "provenance.json"):
+        for file in ("config.json", "model.safetensors"):
             shutil.copyfile(source / file, out / part / file)
+        record = json.loads((source / "provenance.json").read_text())
+        trained[part] = {key: record[key] for key in ("steps", "tokens", "trained_minutes", "torch")}
     measured = json.loads((run / "evaluation.json").read_text())
     kinds = [{k: v for k, v in row.items() if k != "wrong"} for row in measured["kinds"]]
     summary = {k: v for k, v in measured["summary"].items() if k not in ("target", "draft")}
-    (out / "evaluation.json").write_text(json.dumps({"summary": summary, "kinds": kinds}, indent=1) + "\n")
+    result = {"summary": summary, "trained": trained, "kinds": kinds}
+    (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""Small trained targets with drafts trained on them: what a server accepts is what the batch-1 replay accepts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import TOKENIZER_FILES
+from compare import assert_greedy
+from oracle import Oracle
+from table import BY_NAME
+
+from sglang_dflash.pair import TARGET_DIR
+from sglang_dflash.pair.heldout import load_heldout
+from sglang_dflash.pair.tokenizer import END, build_tokenizer, encode_prompt
+from sglang_dflash.serve import ServerProcess, ServerSpec
+from sglang_dflash.train.draft_data import answered
+from sglang_dflash.train.draft_io import load_draft
+from sglang_dflash.train.frozen import HubTarget
+from sglang_dflash.train.replay import replay
+
+PAIRS = Path(__file__).parent / "pairs"
+NAMES = sorted(path.parent.name for path in PAIRS.glob("*/evaluation.json"))
+KINDS = ("roman", "convert", "py", "count", "refuse")
+PER_KIND = 3
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folders(name, tmp_path_factory) -> tuple[Path, Path]:
+    """(target, draft), the target with the embedded pair's tokenizer."""
+    target = tmp_path_factory.mktemp("trained") / "target"
+    shutil.copytree(PAIRS / name / "target", target)
+    for file in TOKENIZER_FILES:
+        shutil.copy(TARGET_DIR / file, target / file)
+    return target, PAIRS / name / "draft"
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    tokenizer = build_tokenizer()
+    return [
+        encode_prompt(tokenizer, record["messages"][-1]["content"])
+        for kind in KINDS
+        for record in load_heldout(kind, PER_KIND)
+    ]
+
+
+@pytest.fixture(scope="module")
+def answers(name, folders, prompts, logs, launch):
+    family = BY_NAME[name]
+    spec = ServerSpec(*map(str, folders), "dflash").with_flags(*family.flags, "--dtype", "float32")
+    with ServerProcess(spec.with_env(**family.env), logs, launcher=launch) as server:
+        return server.client.generate_many(prompts, 4, {"temperature": 0.0, "max_new_tokens": 200})
+
+
+def test_answers_are_transformers_greedy_ones(name, folders, prompts, answers):
+    oracle = Oracle(BY_NAME[name].model, *folders)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        logits = oracle.logits([*prompt, *answer.token_ids[:-1]])[len(prompt) - 1 :]
+        assert_greedy(logits, answer.token_ids, f"prompt of {len(prompt)}")
+
+
+def test_as_many_rounds_as_the_replay(folders, prompts, answers):
+    torch.set_num_threads(1)
+    target, (draft, config) = HubTarget(str(folders[0])), load_draft(folders[1])
+    settings = config["dflash_config"]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        rounds = replay(
+            target,
+            draft,
+            [answered(prompt, list(answer.token_ids))],
+            settings["target_layer_ids"],
+            config["block_size"],
+            settings["mask_token_id"],
+        )
+        assert answer.rounds == len(rounds.commit_lens[0]), f"prompt of {len(prompt)}"
+
+
+def test_drafts_are_accepted(name, answers):
+    """Real acceptance, and close to what was recorded when the pair was made."""
+    assert all(answer.token_ids[-1] == END or answer.finish_reason == "length" for answer in answers)
+    tokens, rounds = sum(len(a.token_ids) - 1 for a in answers), sum(a.rounds for a in answers)
+    recorded = json.loads((PAIRS / name / "evaluation.json").read_text())["summary"]["accept_length"]
+    print(f"{name}: accept length {tokens / rounds:.2f}, recorded {recorded:.2f}")
+    assert tokens / rounds > 2
