@@ -42,10 +42,10 @@ TARGETS = {
 }
 DRAFTS = {
     "plain": plain(hidden_size=64, vocab_size=128, num_target_layers=4),
-    "other": plain(architectures=["DFlash2DraftModel"], hidden_size=64),
+    "other": plain(architectures=["LiLiCorrDraftModel"], hidden_size=64),
 }
 DFLASH = SimpleNamespace(is_dflash=lambda: True)
-DRAFT_VARIANT = "draft variant DFlash 2"
+DRAFT_VARIANT = "draft variant LiLiCorr"
 DP_ATTENTION = "data-parallel attention"
 
 
