@@ -47,7 +47,7 @@ def run(
     if reason:
         return Verdict(served, no_reference=reason, published=published)
     console.print("replaying the answers in the reference")
-    return _compared(reading, prompts, answers, served, published)
+    return compared(reading, prompts, answers, served, published)
 
 
 def _thinking(reading: Reading) -> str | None:
@@ -87,7 +87,7 @@ def _no_reference(reading: Reading) -> str:
     return ""
 
 
-def _compared(reading, prompts, answers, served: Measured, published) -> Verdict:
+def compared(reading, prompts, answers, served: Measured, published) -> Verdict:
     from sglang_dflash.doctor.live.replay import record, replay
     from sglang_dflash.doctor.live.wirings import wirings
     from sglang_dflash.reference import load_target

@@ -99,3 +99,4 @@ class Verdict:
         console.print(table)
         if self.agreement is not None and self.agreement < 1:
             console.print(f"{self.agreement:.2%} of the served tokens are the reference target's greedy choice")
+        console.print(self.summary.replace("[", "\\["), soft_wrap=True)
