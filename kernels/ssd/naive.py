@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from sglang_dflash.kernels.gated_delta.prefill import ChunkPlan
+from sglang_dflash.kernels.chunks import ChunkPlan
 
 
 class Head(NamedTuple):
