@@ -5,7 +5,8 @@
 #   hardware   one GPU with 96 GiB or more
 #   published  accept length 4.4 (one H200, SGLang: inco.ai, DFlash 2 article)
 #   measured   not yet measured (bench: sglang-dflash bench)
-#   note       SGLang captures the INPUT of these layers where every other class captures the output
+#   note       layer ids name outputs here, as in vLLM; SGLang's own worker captures the inputs of these layers: check
+#              --run tells which fits
 # Environment: MODEL DRAFT BLOCK_SIZE TP CONTEXT MEMORY ATTENTION DRAFT_ATTENTION PAGE_SIZE HOST PORT PYTHON, GPU
 # (compute capability, such as 9.0), DRY_RUN=1 prints the command; arguments are passed on.
 set -euo pipefail
