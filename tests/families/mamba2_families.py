@@ -1,13 +1,13 @@
 """Families with Mamba-2 layers: one mixer per layer, be it a state space, attention, experts or a plain MLP."""
 
 from family import Family, common
+from hybrid_families import TREES
 
 LAYERS = {
     "nemotron-h": ("mamba", "attention", "mlp", "mamba"),
     "nemotron-h-moe": ("mamba", "attention", "moe", "mamba"),
 }
 GROUPS = 3
-TREES = ("--page-size", "4", "--mamba-radix-cache-strategy", "extra_buffer", "--mamba-track-interval", "64")
 
 
 def _nemotron_h(layers: tuple[str, ...]):

@@ -3,6 +3,7 @@
 import gemma_families
 import hybrid_families
 import latent_families
+import mamba2_families
 import paged_families
 
 FAMILIES = (
@@ -10,5 +11,6 @@ FAMILIES = (
     + gemma_families.FAMILIES
     + latent_families.FAMILIES
     + hybrid_families.FAMILIES
+    + mamba2_families.FAMILIES
 )
 BY_NAME = {family.name: family for family in FAMILIES}
