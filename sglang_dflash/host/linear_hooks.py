@@ -75,6 +75,12 @@ TOUCHES = (
         _SEAM,
         ("attn_output", "gate", "inplace", "quant"),
     ),
+    Touch(
+        f"{_MODELS}.qwen2_moe:fused_gate_sigmoid_mul_add",
+        "replaced: Triton",
+        _SEAM,
+        ("hidden_states", "gate_weight", "shared_output", "final_hidden_states"),
+    ),
 )
 
 
@@ -102,12 +108,15 @@ def replace_gated_delta(backend: type, norm: Callable, grouped_norm: Callable) -
     layernorm_gated.RMSNorm.forward = grouped_norm
 
 
-def replace_in_models(interleaved: Callable, contiguous: Callable, sigmoid_mul: Callable) -> None:
+def replace_in_models(
+    interleaved: Callable, contiguous: Callable, sigmoid_mul: Callable, add_gated_expert: Callable
+) -> None:
     """Functions that the loaded model files hold by name."""
     for module, name, value in (
         ("qwen3_next", "fused_qkvzba_split_reshape_cat", interleaved),
         ("qwen3_5", "fused_qkvzba_split_reshape_cat_contiguous", contiguous),
         ("qwen3_5", "fused_sigmoid_mul", sigmoid_mul),
+        ("qwen2_moe", "fused_gate_sigmoid_mul_add", add_gated_expert),
     ):
         loaded = sys.modules.get(f"{_MODELS}.{module}")
         if loaded is not None:

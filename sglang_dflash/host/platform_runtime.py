@@ -1,5 +1,7 @@
 """Repairs of SGLang's worker process on a CPU device: each replaces one function or clears one flag."""
 
+import functools
+
 import torch
 from sglang.srt.distributed.parallel_state import GroupCoordinator
 from sglang.srt.layers import logits_processor
@@ -89,6 +91,20 @@ def tolerate_host_record_stream() -> None:
 
     record_stream._ignores_host = True
     torch.Tensor.record_stream = record_stream
+
+
+def name_the_host_device() -> None:
+    """A bare ``torch.get_device_module()`` is torch.cuda on a CUDA wheel, even where there is no CUDA device."""
+    original = torch.get_device_module
+    if getattr(original, "_means_host", False):
+        return
+
+    @functools.wraps(original)  # torch's compiler looks at what it wraps
+    def get_device_module(device=None):
+        return torch.cpu if device is None else original(device)
+
+    get_device_module._means_host = True
+    torch.get_device_module = get_device_module
 
 
 def keep_dtype_of_input_embeddings() -> None:

@@ -16,10 +16,13 @@ def before_model() -> None:
     from sglang_dflash.host.attention_api import ATTENTION_BACKENDS, register_attention_backend
     from sglang_dflash.platform import ops
 
+    # SGLang compiles some helpers; on a host that costs seconds, needs a C++ compiler and gains nothing.
+    torch.compiler.set_stance("force_eager")
     ops.install(NAME)
     platform_runtime.tolerate_host_record_stream()
     platform_runtime.gather_without_custom_op()
     platform_runtime.softcap_without_triton()
+    platform_runtime.name_the_host_device()
     if BACKEND not in ATTENTION_BACKENDS:
         register_attention_backend(BACKEND)(create_backend)
 

@@ -34,7 +34,8 @@ _EXPERTS = dict(
 def _qwen3_next():
     from transformers import Qwen3NextConfig
 
-    return Qwen3NextConfig(**_gated_delta(**_EXPERTS, rope_parameters=rope(partial_rotary_factor=0.25)))
+    config = Qwen3NextConfig(**_gated_delta(**_EXPERTS, rope_parameters=rope(partial_rotary_factor=0.25)))
+    return _with_interval(config)
 
 
 def _qwen3_5():

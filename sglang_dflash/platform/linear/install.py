@@ -30,5 +30,8 @@ def _adopt_gated_delta() -> None:
         gated_delta.GatedDeltaAttention, projections.rms_norm_gated, projections.grouped_rms_norm_gated
     )
     linear_hooks.replace_in_models(
-        projections.split_interleaved_projections, projections.split_projections, projections.sigmoid_mul
+        projections.split_interleaved_projections,
+        projections.split_projections,
+        projections.sigmoid_mul,
+        projections.add_gated_expert,
     )

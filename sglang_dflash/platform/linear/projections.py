@@ -33,6 +33,17 @@ def sigmoid_mul(
     return attn_output.mul_(gate) if inplace else attn_output * gate
 
 
+def add_gated_expert(
+    hidden_states: torch.Tensor,
+    gate_weight: torch.Tensor,
+    shared_output: torch.Tensor,
+    final_hidden_states: torch.Tensor,
+) -> None:
+    """Add shared_output * sigmoid(hidden_states @ gate_weight) in place; all [T, hidden], gate_weight [hidden]."""
+    gate = torch.sigmoid(hidden_states @ gate_weight)
+    final_hidden_states.addcmul_(shared_output, gate.unsqueeze(1))
+
+
 def rms_norm_gated(self, x, g, residual=None, prenorm=False, residual_in_fp32=False) -> torch.Tensor:
     """Forward of SGLang's FusedRMSNormGated: norm(x) * weight * activation(g); x, g: [..., n]."""
     return _gated_norm(x, g, self.weight, self.eps, self.activation)
