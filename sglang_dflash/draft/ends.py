@@ -9,6 +9,7 @@ from torch import nn
 from sglang_dflash.draft.embedding import build_embedding
 from sglang_dflash.draft.head import MappedHead, build_head
 from sglang_dflash.draft.selector import GreedyTokens, SelectedPath
+from sglang_dflash.host.targets import input_embedding
 
 
 class Ends(NamedTuple):
@@ -36,14 +37,14 @@ def build_ends(draft, target, mask_token_id: int, mask_row: torch.Tensor | None,
 def give_up_copies(draft, target) -> None:
     """Drop an embedding or head of the draft's own that equals the target's: exports often carry copies."""
     # A target that scales its embedding hands out other vectors than its table's.
-    if not _scales(target) and _same(draft.embed_tokens, target.get_input_embeddings()):
+    if not _scales(target) and _same(draft.embed_tokens, input_embedding(target)):
         draft.embed_tokens = None
     if _same(draft.lm_head, getattr(target, "lm_head", None)):
         draft.lm_head = None
 
 
 def _scales(target) -> bool:
-    embed = target.get_input_embeddings()
+    embed = input_embedding(target)
     return hasattr(target, "get_dflash_noise_embedding_scale") or hasattr(embed, "embed_scale")
 
 

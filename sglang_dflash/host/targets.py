@@ -1,7 +1,6 @@
 """Targets: which can hand out their hidden states, and where in a loaded one layers and embedding are."""
 
 import inspect
-from collections.abc import Callable
 
 from sglang_dflash.errors import DFlashError
 
@@ -57,9 +56,9 @@ def depth_of(model) -> int:
     return len(decoder.layers) * getattr(decoder, "num_loops", 1)
 
 
-def input_embedding(model) -> Callable:
-    """ids [tokens] int64 -> embeddings [tokens, hidden], as the target embeds text."""
+def input_embedding(model):
+    """The module that embeds text ids [tokens] int64 -> [tokens, hidden]; None where the model has none."""
     # Of some classes the method is the embedding itself.
     if inspect.signature(model.get_input_embeddings).parameters:
-        return model.get_input_embeddings
+        return decoder_of(model).embed_tokens
     return model.get_input_embeddings()

@@ -94,7 +94,8 @@ def verify_span(table, rows, seq_lens, positions, spec_info) -> Span:
     tree = getattr(spec_info, "visibility", None)
     if tree is None and spec_info.custom_mask is not None:
         tree = tree_from_custom_mask(spec_info.custom_mask, seq_lens, width)
-    nodes = None if tree is None else positions.view(-1, width).long()
+    # A copy: some models count positions from 1, in place, before the first mask is built.
+    nodes = None if tree is None else positions.view(-1, width).long().clone()
     return uniform_span(table, rows, seq_lens.long() + width, width, tree, nodes)
 
 

@@ -32,7 +32,8 @@ class TargetPass:
         width = proposal.tokens.shape[1]
         verify_input = DFlashVerifyInput(
             draft_token=proposal.tokens.view(-1),
-            positions=proposal.positions.reshape(-1),
+            # A copy: some models count positions from 1, in place.
+            positions=proposal.positions.flatten().clone(),
             draft_token_num=width,
             capture_hidden_mode=CaptureHiddenMode.FULL,
             kv_loc_plan=plan,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 from family import BLOCK, HIDDEN, MASK_TOKEN, VOCAB, Family
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from sglang_dflash.checks.names import expected_tensors
 from sglang_dflash.config import parse_draft_config
@@ -39,12 +39,21 @@ def build_target(family: Family, config, folder: Path) -> None:
             if family.init is not None:
                 family.init(name, parameter)
     model.save_pretrained(folder)
+    if family.rename:
+        _rename(family.rename, folder / "model.safetensors")
     written = folder / "config.json"
     written.write_text(json.dumps(json.loads(written.read_text()) | dict(family.published), indent=1))
     for name in TOKENIZER_FILES:
         shutil.copy(TARGET_DIR / name, folder / name)
     if family.processor is not None:
         family.processor(folder)
+
+
+def _rename(parts, path: Path) -> None:
+    tensors = load_file(path)
+    for old, new in parts.items():
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _draw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> None:

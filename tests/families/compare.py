@@ -5,13 +5,13 @@ import torch
 TIE = 1e-4  # nats
 
 
-def assert_greedy(logits: torch.Tensor, tokens, what: str) -> None:
+def assert_greedy(logits: torch.Tensor, tokens, what: str, tie: float = TIE) -> None:
     """Every one of ``tokens`` [n] is the largest of its row of ``logits`` [n, vocab], but for ties."""
     chosen = torch.tensor(list(tokens))
     gaps = logits.max(-1).values - logits.gather(1, chosen[:, None])[:, 0]
     worst = int(gaps.argmax())
     wrong, right = int(chosen[worst]), int(logits[worst].argmax())
-    assert gaps[worst] < TIE, f"{what}: token {worst} is {wrong} instead of {right}, {gaps[worst]:.2e} apart"
+    assert gaps[worst] < tie, f"{what}: token {worst} is {wrong} instead of {right}, {gaps[worst]:.2e} apart"
 
 
 def assert_same(oracle, ask, want, got, what: str) -> None:

@@ -34,6 +34,7 @@ class Family:
     env: Mapping[str, str] = field(default_factory=dict)
     draft: Mapping[str, Any] = field(default_factory=dict)  # overrides of the draft's config
     published: Mapping[str, Any] = field(default_factory=dict)  # overrides of the written config.json
+    rename: Mapping[str, str] = field(default_factory=dict)  # parts of the written tensor names
     processor: Callable[[Path], None] | None = None  # writes a wrapper's processor beside the weights
     seed: int = 1  # another where a family's random model happens to repeat itself
     init: Callable[[str, Any], None] | None = None

@@ -1,6 +1,6 @@
 """Latent attention: one compressed row per token serves all heads as key and value."""
 
-from family import END_TOKEN, Family, common, rope
+from family import END_TOKEN, HIDDEN, Family, common, rope
 
 LATENT = {"kv_lora_rank": 32, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16}
 
@@ -63,21 +63,35 @@ def _glm_lite():
     )
 
 
+VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+# The published config.json's names of the same fields.
+KIMI_CONFIG = {
+    "architectures": ["KimiK25ForConditionalGeneration"],
+    "media_placeholder_token_id": 7,
+    "vision_config": {
+        "model_type": "kimi_k25_vision",
+        "patch_size": 14,
+        "merge_kernel_size": [2, 2],
+        "pos_emb_height": 8,
+        "pos_emb_width": 8,
+        "init_pos_emb_height": 8,
+        "init_pos_emb_width": 8,
+        "init_pos_emb_time": 4,
+        "text_hidden_size": HIDDEN,
+        "mm_hidden_size": VISION["hidden_size"],
+        **VISION,
+        **{f"vt_{name}": value for name, value in VISION.items()},
+    },
+}
+
+
 def _kimi():
     from transformers import Kimi_K25Config, Kimi_K25VisionConfig
 
-    vision = Kimi_K25VisionConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pos_emb_height=8,
-        pos_emb_width=8,
-    )
     return Kimi_K25Config(
         text_config=deepseek_config(),
-        vision_config=vision,
-        projection_hidden_size=32,
+        vision_config=Kimi_K25VisionConfig(pos_emb_height=8, pos_emb_width=8, **VISION),
+        projection_hidden_size=VISION["hidden_size"],
         image_token_id=7,
         video_token_id=8,
         vision_start_token_id=5,
@@ -117,6 +131,7 @@ FAMILIES = (
         "Kimi_K25ForConditionalGeneration",
         (0, 2, 3),
         flags=("--skip-tokenizer-init",),
-        published={"architectures": ["KimiK25ForConditionalGeneration"]},
+        published=KIMI_CONFIG,
+        rename={"language_model.model.blocks.": "language_model.model.layers."},
     ),
 )

@@ -9,6 +9,8 @@ from compare import assert_greedy, assert_same
 from family import BLOCK
 
 CLOSE = 2e-3  # nats; two float32 computations of a log-probability
+# Of the draft's logits, whose sharp random attention enlarges what float32 leaves open in the target's features.
+DRAFT_TIE = 1e-2
 
 
 def _check(oracle, plain, asks, answers, what):
@@ -83,4 +85,4 @@ def test_the_draft_sees_what_it_was_trained_on(served, oracle, plain):
         tokens = tuple(row["prompt"]) + answer_of[tuple(row["prompt"])]
         if row["prefix"] < len(tokens):
             logits = oracle.draft_logits(tokens[: row["prefix"]], tokens[row["prefix"]])
-            assert_greedy(logits, row["drafted"], f"draft after {row['prefix']} tokens")
+            assert_greedy(logits, row["drafted"], f"draft after {row['prefix']} tokens", DRAFT_TIE)
