@@ -47,11 +47,14 @@ def _speculators_config(model, revision) -> dict | None:
 
 
 def run_builtin_drafts_on_a_host() -> None:
-    """Let SGLang's own DFlash 2 draft class pick its candidates on the CPU platform."""
+    """Let SGLang's own DFlash 2 draft class run on the CPU platform: torch's top k, nothing compiled."""
     from sglang.srt.platforms import current_platform
 
     if current_platform.device_name != "sglang_dflash_cpu":
         return
+    import torch
     from sglang.srt.models import dflash
 
     dflash._flashinfer_top_k = None
+    # A host has no compiler to count on, and Dynamo trips over SGLang's wrapped functions.
+    torch.compiler.set_stance("force_eager")
