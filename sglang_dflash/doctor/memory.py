@@ -16,6 +16,7 @@ CONTEXT, CONCURRENCY = 8192, 8  # where nobody says
 SWA_SHARE = 0.8  # SGLang's --swa-full-tokens-ratio: tokens of sliding layers per token of full layers
 STATE_SLOTS = 3  # state slots per running request under a radix cache, before those for tracking
 TRACKING_SLOTS = {"extra_buffer": 2, "extra_buffer_lazy": 1, "no_buffer": 0}
+CPU_STATE_SLOTS = 8  # the CPU platform's default
 _GIB = 2**30
 
 
@@ -149,6 +150,8 @@ def _state_parts(case: Case, layers: Layers, concurrency: int, width: int) -> It
 
 def state_slots(case: Case) -> int:
     """State slots per running request, radix cache on."""
+    if case.plan.on_cpu:
+        return CPU_STATE_SLOTS
     return STATE_SLOTS + TRACKING_SLOTS.get(case.plan.mamba or "extra_buffer", 2)
 
 
@@ -161,21 +164,25 @@ def _state_per_request(case: Case, layers: Layers, width: int) -> int:
 def _state_bytes(case: Case, layers: Layers) -> int:
     """One snapshot of all state layers in one rank."""
     state = layers.state
-    elements = state.temporal * _temporal_item(case.text) + state.conv_channels * state.conv_width * 2
-    return layers.count(STATE) * elements // case.plan.tp_size
+    inputs = state.conv_channels * state.conv_width * _conv_item(case)
+    return layers.count(STATE) * (state.temporal * _temporal_item(case.text) + inputs) // case.plan.tp_size
 
 
 def _scratch_bytes(case: Case, layers: Layers, width: int) -> int:
     """State and convolution inputs of every position of one verify pass."""
     state = layers.state
-    columns = state.scratch_columns(width, tree=case.plan.on_cpu)
-    elements = width * state.temporal * _temporal_item(case.text) + state.conv_channels * columns * 2
-    return layers.count(STATE) * elements // case.plan.tp_size
+    inputs = state.conv_channels * state.scratch_columns(width, tree=case.plan.on_cpu) * _conv_item(case)
+    return layers.count(STATE) * (width * state.temporal * _temporal_item(case.text) + inputs) // case.plan.tp_size
 
 
 def _temporal_item(text: Mapping[str, Any]) -> int:
     """SGLang keeps the state in float32 unless the config says otherwise."""
     return {"float16": 2, "bfloat16": 2}.get(str(text.get("mamba_ssm_dtype")).removeprefix("torch."), 4)
+
+
+def _conv_item(case: Case) -> int:
+    """SGLang keeps convolution inputs in bfloat16; the CPU platform in a float32 model's own format."""
+    return 4 if case.plan.on_cpu and kv_item(case) == 4 else 2
 
 
 def kv_item(case: Case) -> int:

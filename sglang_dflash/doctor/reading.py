@@ -1,5 +1,6 @@
 """Reads a pair from folders or the hub's cache: configs, tokenizer files, headers. No weights, no network."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,16 +72,27 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = config.get("model_type")
     if kind not in CONFIG_MAPPING:
         return dict(config)
-    try:
-        whole = CONFIG_MAPPING[kind].from_dict(dict(config)).to_dict()
-    except Exception as error:  # each class validates in its own way
-        first = str(error).strip().splitlines()[0]
-        raise DFlashError("TARGET", f"config.json is not a {kind} config: {first}", "restore the file") from None
+    whole = _parsed(CONFIG_MAPPING[kind], dict(config))
     # The file's own words come first: a class may rename or drop what a check looks at.
     merged = whole | {key: value for key, value in config.items() if key not in ("text_config",)}
     if whole.get("text_config"):
         merged["text_config"] = whole["text_config"] | dict(config.get("text_config") or {})
     return merged
+
+
+def _parsed(kind, fields: dict[str, Any]) -> dict[str, Any]:
+    """All fields of a config class, without those of the file that the class refuses: nothing here depends on them.
+
+    (transformers' Nemotron-H class refuses the time step limits that it writes itself.)
+    """
+    try:
+        return kind.from_dict(fields).to_dict()
+    except Exception as error:  # each class validates in its own way
+        refused = re.search(r"field '(\w+)'", str(error))
+        if refused is None or refused[1] not in fields:
+            first = str(error).strip().splitlines()[0]
+            raise DFlashError("TARGET", f"config.json is refused by transformers: {first}", "restore the file") from None
+        return _parsed(kind, {key: value for key, value in fields.items() if key != refused[1]})
 
 
 def _folder(field: str, source: str, revision: str | None) -> Path:

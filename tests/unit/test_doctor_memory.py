@@ -1,5 +1,6 @@
 """Memory figures of the check: parameters, KV and state sizes against transformers and SGLang themselves."""
 
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,15 @@ from sglang_dflash.checks.case import Case, Plan
 from sglang_dflash.config import parse_draft_config
 from sglang_dflash.doctor.layers import FULL, SLIDING, STATE, layer_kinds, read_layers
 from sglang_dflash.doctor.machine import Machine, imagined
-from sglang_dflash.doctor.memory import budget, fraction, kv_item, reserved
+from sglang_dflash.doctor.memory import (
+    CPU_STATE_SLOTS,
+    _scratch_bytes,
+    _state_bytes,
+    budget,
+    fraction,
+    kv_item,
+    reserved,
+)
 from sglang_dflash.doctor.reading import completed
 from sglang_dflash.doctor.weights import estimated_bytes, parameters, stored_bytes
 
@@ -159,8 +168,58 @@ def test_state_buffers_grow_with_the_verify_width():
         assert found["state of drafted positions"] == 5 * (width * temporal + (width + 2) * channels)
     lazy = parts(hybrid_case(context_length=1000, concurrency=4, mamba="extra_buffer_lazy"))
     assert lazy["recurrent state"] == (4 * 4 + 1) * (temporal + 3 * channels)
-    host = parts(hybrid_case(context_length=1000, concurrency=4, on_cpu=True), Machine("CPU", 0, 1 << 40))
-    assert host["state of drafted positions"] == 5 * 16 * (temporal + 3 * channels)
+
+
+@pytest.mark.parametrize("tree", [False, True])
+@pytest.mark.parametrize("width", [1, 4, 16])
+def test_state_buffers_are_what_sglangs_pool_allocates(width, tree):
+    """Measured: the tensors of its pool, for a small model, two requests, twelve states."""
+    from sglang.srt.configs.mamba_utils import Mamba2CacheParams, Mamba2StateDType, Mamba2StateShape
+    from sglang.srt.mem_cache import memory_pool
+
+    text = completed(
+        {
+            "model_type": "qwen3_5_text",
+            "num_hidden_layers": 4,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 8,
+            "dtype": "bfloat16",
+        }
+    )
+    shape = Mamba2StateShape.create(
+        tp_world_size=1, intermediate_size=32, n_groups=2, num_heads=4, head_dim=8, state_size=16, conv_kernel=4
+    )
+    pool = memory_pool.MambaPool(
+        size=12,
+        spec_state_size=2,
+        cache_params=Mamba2CacheParams(
+            shape=shape, layers=[0, 1, 2], dtype=Mamba2StateDType(conv=torch.bfloat16, temporal=torch.float32)
+        ),
+        mamba_layer_ids=[0, 1, 2],
+        device="cpu",
+        speculative_num_draft_tokens=width,
+        speculative_eagle_topk=2 if tree else 1,
+    )
+    cache = pool.mamba_cache
+    states = sum(each.nbytes for each in (*cache.conv, cache.temporal))
+    scratch = sum(each.nbytes for each in (*pool._intermediate_conv_window_phys, cache.intermediate_ssm))
+    case = dataclasses.replace(hybrid_case(block_size=width), target=text)
+    layers = read_layers(text)
+    assert states == 13 * _state_bytes(case, layers)
+    on_host = dataclasses.replace(case, plan=Plan(block_size=width, on_cpu=tree, dtype="bfloat16"))
+    assert scratch == 3 * _scratch_bytes(on_host, layers, width)
+
+
+def test_the_cpu_platforms_states():
+    from sglang_dflash.platform.linear.arguments import CACHED
+
+    assert CPU_STATE_SLOTS == CACHED
+    found = parts(hybrid_case(concurrency=4, on_cpu=True, dtype="float32"), Machine("CPU", 0, 1 << 40))
+    temporal, channels = 24 * 32 * 128 * 128 * 4, 24 * 8192 * 4
+    assert found["recurrent state"] == (4 * 8 + 1) * (temporal + 3 * channels)
+    assert found["state of drafted positions"] == 5 * 16 * (temporal + 3 * channels)
 
 
 def test_ranks_share_what_can_be_shared():
