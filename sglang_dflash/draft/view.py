@@ -17,11 +17,6 @@ class Reads(NamedTuple):
 class WholeContext:
     """The draft shares the target's row table and sees the whole context."""
 
-    private_rows = False
-
-    def __init__(self, runner, block_size: int):
-        self._runner, self._block_size = runner, block_size
-
     def reads(self, plan, req_pool_indices, prefix_lens, slots, host_lens) -> Reads:
         """``host_lens`` [bs] int32: upper bound of prefix + block."""
         return Reads(prefix_lens, plan, host_lens, sum(host_lens.tolist()))
@@ -33,8 +28,6 @@ class WindowedContext:
     Slots stay the target's, so prefix hits bring the draft's context along; only the view is narrow.
     With pages the window is widened to the left to a page boundary: paged kernels derive pages from columns.
     """
-
-    private_rows = True
 
     def __init__(self, runner, target_rows: torch.Tensor, block_size: int, window: int, page_size: int):
         self._runner, self._target_rows = runner, target_rows

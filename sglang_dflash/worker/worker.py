@@ -159,7 +159,7 @@ class DFlashWorker(BaseSpecWorker):
                 runner, req_to_token_pool.req_to_token, self.block_size, self._window, self._page_size
             )
             if self._window
-            else WholeContext(runner, self.block_size)
+            else WholeContext()
         )
         draft = DraftRunner(runner, view, self.block_size, self.draft_parallel_layout)
         self._round = Round(draft=draft, **self._round_parts)

@@ -90,6 +90,6 @@ def test_past_the_end_of_a_row_nothing_is_read_beyond_the_table():
 
 def test_the_whole_context_passes_through():
     plan, prefix_lens, host_lens = Plan(), torch.tensor([3, 9]), torch.tensor([7, 13], dtype=torch.int32)
-    reads = WholeContext(runner(), 4).reads(plan, torch.tensor([0, 1]), prefix_lens, None, host_lens)
+    reads = WholeContext().reads(plan, torch.tensor([0, 1]), prefix_lens, None, host_lens)
     assert reads.plan is plan and reads.prefix_lens is prefix_lens and reads.host_lens is host_lens
     assert reads.host_sum == 20
