@@ -23,6 +23,12 @@ _ROWS = "one interface to where a layer's keys and values lie"
 TOUCHES = (
     Touch("sglang.srt.mem_cache.memory_pool:MLATokenToKVPool", "rows of latent attention", _ROWS),
     Touch("sglang.srt.mem_cache.memory_pool:MLATokenToKVPool.get_key_buffer", "read and written", _ROWS, ("layer_id",)),
+    Touch(
+        "sglang.srt.models.gemma4_mm:Gemma4ForConditionalGeneration.prepare_attn_masks",
+        "asks for fa_impl_ver, and writes image_token_ranges into forward_metadata",
+        "SGLang names a backend's ability instead of its version",
+        ("forward_batch", "input_ids", "mask_dtype"),
+    ),
     Touch("sglang.srt.mem_cache.swa_memory_pool:SWAKVPool", "sliding layers' own pool", _ROWS),
     Touch(
         "sglang.srt.mem_cache.swa_memory_pool:SWAKVPool.translate_loc_from_full_to_swa",

@@ -14,11 +14,19 @@ from sglang_dflash.platform.rows import rows_of
 from sglang_dflash.platform.spans import Span, extend_spans, uniform_span, verify_span
 
 
+class ImageSpans:
+    """What a model adds to the plan of a prefill: [tokens, 2], first and last column of each token's image, or -1."""
+
+    image_token_ranges: torch.Tensor | None = None
+
+
 class CpuAttention(AttentionBackend):
     """The backend ``dflash_cpu``: one for target, one for draft, each with its own pool and slot table."""
 
     # Lengths live on the host already: nothing has to be copied for us.
     needs_cpu_seq_lens = False
+    # Gemma 4 tells a backend of this kind which tokens of an image see each other: ``forward_metadata`` below.
+    fa_impl_ver = 4
 
     def __init__(self, runner):
         super().__init__()
@@ -27,6 +35,7 @@ class CpuAttention(AttentionBackend):
         self.token_to_kv_pool = runner.token_to_kv_pool
         self._kv = rows_of(runner.token_to_kv_pool)
         self._spans: list[Span] = []
+        self.forward_metadata = ImageSpans()
 
     def support_triton(self) -> bool:
         return False
@@ -34,6 +43,7 @@ class CpuAttention(AttentionBackend):
     def init_forward_metadata(self, forward_batch) -> None:
         """Plan one forward pass: spans and slots, shared by all layers."""
         mode = forward_batch.forward_mode
+        self.forward_metadata.image_token_ranges = None
         table, rows = self.req_to_token_pool.req_to_token, forward_batch.req_pool_indices
         if mode.is_idle():
             self._spans = []
@@ -89,7 +99,8 @@ class CpuAttention(AttentionBackend):
         if keys.dtype != q.dtype:
             keys, values = keys.to(q.dtype), values.to(q.dtype)
         causal = layer.attn_type is not AttentionType.ENCODER_ONLY
-        bias = span.bias(causal, layer.sliding_window_size, group, q.dtype)
+        images = self.forward_metadata.image_token_ranges
+        bias = span.bias(causal, layer.sliding_window_size, group, q.dtype, images)
         if span.pad is not None:
             q = q.index_select(0, span.pad.pick)
         if layer.logit_cap > 0 or sinks is not None:

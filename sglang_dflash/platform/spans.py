@@ -36,16 +36,30 @@ class Span:
             self._mapped = _slots(translate(self._table.long()))
         return self._mapped
 
-    def bias(self, causal: bool, window: int, group: int, dtype: torch.dtype) -> torch.Tensor | None:
-        """Additive mask [bs, 1, q or group * q, L], or None where every query sees every key."""
+    def bias(
+        self, causal: bool, window: int, group: int, dtype: torch.dtype, images: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """Additive mask [bs, 1, q or group * q, L], or None where every query sees every key.
+
+        ``images`` [tokens, 2] are columns, both ends included, that a token of the batch sees besides; -1 for none.
+        """
         key = (causal, window, group, dtype)
         if key not in self._biases:
-            if sees_everything(self.queries, causal, window):
+            if images is None and sees_everything(self.queries, causal, window):
                 self._biases[key] = None
             else:
                 seen = visible(self.queries, causal, window)
+                if images is not None:
+                    seen = seen | self._of_one_image(images)
                 self._biases[key] = additive(seen, dtype, group if self.folded else 1)
         return self._biases[key]
+
+    def _of_one_image(self, images: torch.Tensor) -> torch.Tensor:
+        """[bs, q, L] bool: column j belongs to the same image as query i."""
+        rows = images if self.pad is None else images.index_select(0, self.pad.pick)
+        first, last = rows.view(self.bs, -1, 2).unsqueeze(2).unbind(-1)
+        column = torch.arange(self.queries.columns)
+        return (column >= first) & (column <= last) & (first >= 0)
 
 
 def _slots(table: torch.Tensor) -> Slots:

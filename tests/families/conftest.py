@@ -13,6 +13,7 @@ import pytest
 from asks import Ask, every_ask
 from checkpoints import build_pair
 from oracle import Oracle
+from page import record
 from table import FAMILIES
 
 from sglang_dflash.serve import ServerProcess, ServerSpec
@@ -26,6 +27,25 @@ SHAPES = {
     "chain": "recorded:RecordedChain",
     "tree": "recorded:RecordedTree",
 }
+
+
+_outcomes: dict[str, dict[str, bool]] = {}
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    if "family" not in parameters or (call.when != "call" and report.passed):
+        return
+    part = "image" if "image" in item.originalname else parameters.get("served", "plain")
+    parts = _outcomes.setdefault(parameters["family"].name, {})
+    parts[part] = parts.get(part, True) and report.passed
+
+
+def pytest_sessionfinish():
+    if os.environ.get("SGLANG_DFLASH_RECORD_FAMILIES"):
+        record(_outcomes)
 
 
 def pytest_collection_modifyitems(items):
@@ -90,6 +110,10 @@ class Served:
 
     def planned(self, asks, concurrency, params):
         return self._server.client.generate_many([ask.prompt for ask in asks], concurrency, params)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
 
     def flush(self) -> None:
         self._server.client.flush_cache()

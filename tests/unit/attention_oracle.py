@@ -94,8 +94,11 @@ class Batch:
             spec_info=spec_info,
         )
 
-    def expected(self, causal, window, cap, sinks, trees=None, depths=None):
-        """[tokens, heads * v_dim], by ``attend``; to be called after the backend has stored k and v."""
+    def expected(self, causal, window, cap, sinks, trees=None, depths=None, images=None):
+        """[tokens, heads * v_dim], by ``attend``; to be called after the backend has stored k and v.
+
+        ``images``: first and last column of each token's image, whose columns it sees besides.
+        """
         layer, out, token = self.layer, [], 0
         group = layer.tp_q_head_num // layer.tp_k_head_num
         keys, values = self.pool.get_key_buffer(layer.layer_id), self.pool.get_value_buffer(layer.layer_id)
@@ -104,6 +107,9 @@ class Batch:
             for i in range(n):
                 tree = None if trees is None else trees[b]
                 seen = [sees(i, j, start, start + n, causal, window, tree, depths) for j in range(start + n)]
+                if images is not None and images[token][0] >= 0:
+                    first, last = images[token]
+                    seen = [see or first <= j <= last for j, see in enumerate(seen)]
                 for head in range(layer.tp_q_head_num):
                     q = self.q[token].view(layer.tp_q_head_num, -1)[head]
                     sink = float(sinks[head]) if sinks is not None else None

@@ -225,3 +225,26 @@ def test_what_it_cannot_do_is_refused():
     backend.init_forward_metadata(forward_batch)
     with pytest.raises(DFlashError, match="q_rope"):
         backend.forward(batch.q, batch.k, batch.v, layer, forward_batch, q_rope=batch.q)
+
+
+@pytest.mark.parametrize("window", [-1, 3])
+@pytest.mark.parametrize("name", ["extend", "extend even", "extend one", "extend mixed"])
+def test_tokens_of_one_image_see_each_other(name, window):
+    pool, layer = make(SHAPES["groups of 2"], window)
+    prefix_lens, new_lens = MODES[name]
+    batch = Batch(pool, layer, prefix_lens, new_lens, seed=14)
+    backend = backend_for(pool, batch)
+    forward_batch = batch.forward_batch("extend")
+    backend.init_forward_metadata(forward_batch)
+    # An image in the middle of every request's new tokens: all but their first and last.
+    ranges = [
+        (start + 1, start + new - 2) if 0 < i < new - 1 else (-1, -1)
+        for start, new in zip(prefix_lens, new_lens, strict=True)
+        for i in range(new)
+    ]
+    backend.forward_metadata.image_token_ranges = torch.tensor(ranges, dtype=torch.int32)
+    got = backend.forward(batch.q, batch.k, batch.v, layer, forward_batch)
+    close(got, batch.expected(True, window, 0.0, None, images=ranges))
+    backend.init_forward_metadata(forward_batch)
+    got = backend.forward(batch.q, batch.k, batch.v, layer, forward_batch)
+    close(got, batch.expected(True, window, 0.0, None))
