@@ -7,7 +7,9 @@ import pytest
 from published_drafts import plain
 
 from sglang_dflash.config import (
+    Convolution,
     LayerAttention,
+    Selector,
     from_speculators,
     is_speculators,
     load_draft_config,
@@ -144,6 +146,82 @@ def test_the_spacing_rule_gives_the_published_layers(depth, count, ids):
     assert spaced_layer_ids(depth, count) == ids
 
 
+def test_mimo_slides_by_its_own_keys_and_rotates_half():
+    draft = parse_draft_config(published_drafts.MIMO_25_PRO)
+    assert draft.layers == (LayerAttention(window=1024, causal=False),) * 5
+    assert (draft.rope.rotary_dim, draft.attention_sinks, draft.value_scale) == (64, True, 0.612)
+
+
+def test_laguna_is_causal_by_its_nested_flag():
+    draft = parse_draft_config(published_drafts.LAGUNA_XS)
+    assert draft.layers == (LayerAttention(window=512, causal=True),) * 5
+    assert (draft.gate, draft.norms_taps, draft.norms_context, draft.draft_vocab_size) == ("per-head", True, True, None)
+    assert (draft.ships_embedding, draft.ships_head) == (False, False)
+
+
+def test_muse_looks_both_ways():
+    assert parse_draft_config(published_drafts.MUSE_30B).layers == (LayerAttention(2048, False),) * 5
+
+
+def test_dflash_2_has_convolution_and_selector():
+    draft = parse_draft_config(published_drafts.QWEN38_27B_DFLASH2)
+    assert (draft.convolution, draft.selector) == (Convolution(2, 16), Selector(256, 16))
+    assert draft.layers == (LayerAttention(2048, False),) * 5
+
+
+def test_nemotron_ships_its_embedding_and_quantised_weights():
+    draft = parse_draft_config(published_drafts.NEMOTRON_35)
+    assert (draft.ships_embedding, draft.ships_head, draft.optional_ends) == (True, False, False)
+    assert (draft.quantisation, draft.block_size, draft.rope.scaling["factor"]) == ("modelopt", 16, 128.0)
+    assert draft.layers == (BIDIRECTIONAL,) * 6
+
+
+def test_speculators_count_layers_from_the_embedding():
+    draft = parse_draft_config(published_drafts.SPECULATORS)
+    assert draft.target_layer_ids == (0, 16, 28, 46, 57)
+    assert (draft.block_size, draft.mask_token_id, draft.hidden_size, draft.head_dim) == (8, 4, 5376, 256)
+    assert draft.draft_vocab_size == 32000
+    assert draft.ships_embedding and draft.ships_head and draft.optional_ends
+
+
+def test_speculators_leave_out_what_is_default():
+    """Their layers are saved as differences from transformers' class."""
+    layers = {"model_type": "qwen3", "num_hidden_layers": 5, "num_key_value_heads": 8}
+    draft = parse_draft_config(published_drafts.SPECULATORS | {"transformer_layer_config": layers})
+    assert (draft.hidden_size, draft.num_heads, draft.head_dim, draft.vocab_size) == (4096, 32, 128, 151936)
+    windows = layers | {"layer_types": ["sliding_attention"] * 5, "use_sliding_window": True, "sliding_window": 64}
+    raw = published_drafts.SPECULATORS | {"transformer_layer_config": windows}
+    assert parse_draft_config(raw).layers == (LayerAttention(64, True),) * 5
+    assert parse_draft_config(raw | {"sliding_window_non_causal": True}).layers == (LayerAttention(64, False),) * 5
+
+
+def test_a_speculators_export_with_z_labs_fields_is_read_by_those():
+    raw = published_drafts.QWEN38_27B_DFLASH2 | {
+        "speculators_model_type": "dflash2",
+        "transformer_layer_config": {"hidden_size": 1},
+        "aux_hidden_state_layer_ids": [6, 20, 34, 48, 62],
+    }
+    draft = parse_draft_config(raw)
+    assert (draft.hidden_size, draft.target_layer_ids[0], draft.ships_head) == (5120, 5, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"speculators_model_type": "eagle3"}, "draft speculators_model_type: is 'eagle3'"),
+        ({"aux_hidden_state_layer_ids": [0, 3]}, "draft aux_hidden_state_layer_ids: hold 0"),
+        ({"aux_hidden_state_layer_ids": None}, "draft aux_hidden_state_layer_ids: are None"),
+        ({"target_hidden_size": 7}, "draft target_hidden_size: is 7"),
+        ({"sample_from_anchor": True}, "draft sample_from_anchor: is true"),
+        ({"dflash_gated_layer_fusion": True}, "draft dflash_gated_layer_fusion: is not supported"),
+    ],
+)
+def test_speculators_errors_name_the_field(fields, named):
+    with pytest.raises(DFlashError) as caught:
+        parse_draft_config(published_drafts.SPECULATORS | fields)
+    assert str(caught.value).startswith(named) and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -163,6 +241,18 @@ def test_the_spacing_rule_gives_the_published_layers(depth, count, ids):
         ({"layer_types": ["sliding_attention"] * 5}, "draft sliding_window: is missing"),
         ({"rms_norm_eps": 0}, "draft rms_norm_eps: is 0"),
         ({"architectures": ["LlamaForCausalLM"]}, "draft architectures: is ['LlamaForCausalLM']"),
+        ({"architectures": ["DFlash2DraftModel"]}, "draft selector_rank: is missing"),
+        ({"selector_rank": 8}, "draft selector_rank: is 8 beside selector_top_k 0"),
+        ({"selector_rank": 8, "selector_top_k": 200000}, "draft selector_top_k: is 200000 of a vocabulary"),
+        ({"conv_kernel_size": 2, "conv_group_size": 7}, "draft conv_group_size: is 7"),
+        ({"attention_sink_bias": 1}, "draft attention_sink_bias: is 1"),
+        ({"hidden_act": "gelu"}, "draft hidden_act: is 'gelu'"),
+        ({"use_qk_norm": False}, "draft use_qk_norm: is false"),
+        ({"projector_type": "weaver"}, "draft projector_type: is 'weaver'"),
+        ({"sample_from_anchor": True}, "draft sample_from_anchor: is true"),
+        ({"partial_rotary_factor": 0.305}, "draft partial_rotary_factor: rotates 39 of 128 channels"),
+        ({"draft_vocab_size": 32000}, "draft draft_vocab_size: is 32000, but the draft ships no head"),
+        ({"architectures": ["DFlashLagunaForCausalLM"], "gating": "odd"}, "draft gating: is 'odd'"),
     ],
 )
 def test_errors_name_the_field(fields, named):
@@ -191,3 +281,18 @@ def test_a_repository_that_is_not_here_is_no_error(monkeypatch, tmp_path):
     for path in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c"):
         with pytest.raises(DFlashError, match="is no folder"):
             local_folder(path)
+
+
+def test_sglang_gets_speculators_configs_as_z_labs(tmp_path):
+    from sglang_dflash.host.draft_config import parse_config
+
+    def original(parser, model, **more):
+        return f"{parser} reads {model}"
+
+    (tmp_path / "config.json").write_text(json.dumps(published_drafts.SPECULATORS))
+    config = parse_config(original, "SGLang", str(tmp_path), True)
+    assert (config.model_type, config.architectures) == ("qwen3", ["DFlashDraftModel"])
+    assert parse_draft_config(config.to_dict()) == parse_draft_config(published_drafts.SPECULATORS)
+    for other in (plain(), published_drafts.SPECULATORS | {"speculators_model_type": "eagle3"}):
+        (tmp_path / "config.json").write_text(json.dumps(other))
+        assert parse_config(original, "SGLang", str(tmp_path), True) == f"SGLang reads {tmp_path}"

@@ -8,7 +8,7 @@ import torch
 from rooms import one_rank
 
 from sglang_dflash.draft.embedding import build_embedding
-from sglang_dflash.draft.head import QuantisedHead, ShardedHead, WholeHead, build_head
+from sglang_dflash.draft.head import MappedHead, QuantisedHead, ShardedHead, WholeHead, build_head
 from sglang_dflash.draft.mask import load_mask_embedding
 from sglang_dflash.errors import DFlashError
 
@@ -34,14 +34,14 @@ class Ranks:
         return SimpleNamespace(all_gather=all_gather, world_size=self.world_size)
 
 
-def sharded(weight: torch.Tensor, hidden: torch.Tensor, world_size: int) -> list[torch.Tensor]:
+def sharded(weight: torch.Tensor, hidden: torch.Tensor, world_size: int, ask=lambda head, hidden: head(hidden)) -> list:
     """Every rank's answer, the vocabulary split evenly."""
     ranks, step = Ranks(world_size), weight.shape[0] // world_size
     answers = [None] * world_size
 
     def run(rank: int) -> None:
         part = weight[rank * step : (rank + 1) * step]
-        answers[rank] = ShardedHead(part, rank * step, ranks.group(rank))(hidden)
+        answers[rank] = ask(ShardedHead(part, rank * step, ranks.group(rank)), hidden)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world_size)]
     for thread in threads:
@@ -77,6 +77,29 @@ def test_ties_go_to_the_lowest_id_across_ranks(world_size):
     expected = lowest_best(logits)
     assert WholeHead(weight)(hidden).tolist() == expected
     assert all(answer.tolist() == expected for answer in sharded(weight, hidden, world_size))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_sharded_candidates_are_those_of_the_whole_vocabulary(world_size):
+    weight, hidden = torch.randn(VOCAB, HIDDEN), torch.randn(7, HIDDEN)
+    logits, ids = WholeHead(weight).candidates(hidden, 5)
+    order = (hidden @ weight.T).argsort(1, descending=True)[:, :5]
+    assert ids.tolist() == order.tolist()
+    torch.testing.assert_close(logits, (hidden @ weight.T).gather(1, order))
+    for answer in sharded(weight, hidden, world_size, lambda head, hidden: head.candidates(hidden, 5)):
+        torch.testing.assert_close(answer[0], logits)
+        assert answer[1].tolist() == ids.tolist()
+
+
+def test_a_head_over_a_part_of_the_vocabulary_answers_in_the_targets_ids():
+    kept = torch.tensor([1, 4, 5, 17])
+    weight, hidden = torch.randn(VOCAB, HIDDEN), torch.randn(9, HIDDEN)
+    head = MappedHead(WholeHead(weight[kept]), kept)
+    logits = (hidden @ weight.T)[:, kept]
+    assert head(hidden).tolist() == kept[logits.argmax(1)].tolist()
+    values, ids = head.candidates(hidden, 3)
+    torch.testing.assert_close(values, (hidden @ weight.T).gather(1, ids))
+    assert set(ids.flatten().tolist()) <= set(kept.tolist())
 
 
 def test_the_hidden_state_takes_the_heads_dtype():
