@@ -30,7 +30,8 @@ def check(target: str, draft: str, plan: Plan, machine: Machine) -> Report:
     reading = read(target, draft, plan)
     reading = replace(reading, case=_with_known(reading))
     case = reading.case
-    result = budget(case, read_layers(case.text), (reading.target_bytes, reading.draft_bytes), machine)
+    weights = reading.target_bytes, reading.draft_bytes
+    result = budget(case, read_layers(case.text), weights, machine, plan.context_length)
     findings = [*find(case), *memory_findings(result, machine, case.plan.tp_size)]
     return Report(reading, machine, tuple(findings), result, advise(case, result, machine, findings))
 

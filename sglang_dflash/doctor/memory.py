@@ -38,6 +38,7 @@ class Budget:
     concurrency: int
     width: int  # positions of a verify pass per request
     reserve: int  # bytes that SGLang's own estimate leaves to activations and graphs
+    kv_per_token: float  # bytes in one rank, target and draft
     state_per_width: tuple[tuple[int, int], ...]  # (verify width, bytes of state buffers per request)
 
     @property
@@ -46,26 +47,31 @@ class Budget:
         return sum(part.size for part in self.parts)
 
 
-def budget(case: Case, layers: Layers, weights: tuple[int, int], machine: Machine) -> Budget:
+def budget(
+    case: Case, layers: Layers, weights: tuple[int, int], machine: Machine, context: int | None = None
+) -> Budget:
     """The parts for a case.
 
     Args:
         weights: bytes of target and draft, all ranks together.
+        context: tokens that each request takes; None for a common length.
     """
     plan, ranks = case.plan, case.plan.tp_size
-    context = plan.context_length or min(CONTEXT, case.text.get("max_position_embeddings") or CONTEXT)
+    context = context or min(CONTEXT, case.context_length or CONTEXT)
     concurrency = plan.concurrency or CONCURRENCY
     width = case.block_size
+    kv = list(_kv_parts(case, layers, context, concurrency))
     parts = [
-        Part("target weights", weights[0] // ranks, f"{_split(ranks)}"),
-        Part("draft weights", weights[1] // ranks, f"{_split(ranks)}"),
-        *_kv_parts(case, layers, context, concurrency),
+        Part("target weights", weights[0] // ranks, _split(ranks)),
+        Part("draft weights", weights[1] // ranks, _split(ranks)),
+        *kv,
         *_state_parts(case, layers, concurrency, width),
     ]
     per_width = tuple((w, _state_per_request(case, layers, w)) for w in sorted({1, 4, 8, 16, 32, width}))
     per_width = per_width if layers.state else ()
     reserve = reserved(machine, ranks)
-    return Budget(tuple(parts), context, concurrency, width, reserve, per_width)
+    per_token = sum(part.size for part in kv) / (concurrency * _held(case, context))
+    return Budget(tuple(parts), context, concurrency, width, reserve, per_token, per_width)
 
 
 def reserved(machine: Machine, ranks: int) -> int:
@@ -111,6 +117,14 @@ def fraction(result: Budget, machine: Machine, published: float | None) -> float
     return published if published and needed <= published <= largest else largest
 
 
+def kv_room(result: Budget, machine: Machine, share: float | None) -> int | None:
+    """Tokens of KV cache beside weights and state at a memory fraction; None where there is none."""
+    if share is None:
+        return None
+    rest = share * machine.memory - sum(part.size for part in result.parts if "KV" not in part.name)
+    return max(0, int(rest / result.kv_per_token))
+
+
 def gib(size: float) -> str:
     """Bytes in words."""
     return f"{size / _GIB:.2f} GiB" if size >= _GIB / 10 else f"{size / 2**20:.1f} MiB"
@@ -122,8 +136,7 @@ def _split(ranks: int) -> str:
 
 def _kv_parts(case: Case, layers: Layers, context: int, concurrency: int) -> Iterator[Part]:
     ranks, item = case.plan.tp_size, kv_item(case)
-    # Each request also holds the window that is being verified.
-    tokens = concurrency * _pages(context + case.block_size, case.plan.page_size or 1)
+    tokens = concurrency * _held(case, context)
     full, sliding = layers.kv_per_token(FULL, ranks), layers.kv_per_token(SLIDING, ranks)
     if full:
         yield Part("target KV", tokens * full * item, f"{layers.count(FULL)} full layers, {full * item} B a token")
@@ -193,5 +206,7 @@ def kv_item(case: Case) -> int:
     return 4 if dtype == "float32" and (case.plan.on_cpu or case.plan.dtype == "float32") else 2
 
 
-def _pages(tokens: int, page: int) -> int:
-    return -(-tokens // page) * page
+def _held(case: Case, context: int) -> int:
+    """Tokens that a request holds: its context and the window that is being verified, in whole pages."""
+    page = case.plan.page_size or 1
+    return -(-(context + case.block_size) // page) * page

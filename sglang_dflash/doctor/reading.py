@@ -91,7 +91,7 @@ def _parsed(kind, fields: dict[str, Any]) -> dict[str, Any]:
         refused = re.search(r"field '(\w+)'", str(error))
         if refused is None or refused[1] not in fields:
             first = str(error).strip().splitlines()[0]
-            raise DFlashError("TARGET", f"config.json is refused by transformers: {first}", "restore the file") from None
+            raise DFlashError("TARGET", f"config.json is refused: {first}", "restore the file") from None
         return _parsed(kind, {key: value for key, value in fields.items() if key != refused[1]})
 
 

@@ -9,7 +9,7 @@ from sglang_dflash.checks.findings import ERROR, SEVERITIES, WARNING, Finding
 from sglang_dflash.doctor.advice import Advice
 from sglang_dflash.doctor.live.verdict import Verdict
 from sglang_dflash.doctor.machine import Machine
-from sglang_dflash.doctor.memory import Budget, gib
+from sglang_dflash.doctor.memory import Budget, gib, kv_room
 from sglang_dflash.doctor.reading import Reading
 
 FITS, PROBLEMS = 0, 1  # 2: something could not be read
@@ -26,6 +26,12 @@ class Report:
     budget: Budget
     advice: Advice
     verdict: Verdict | None = None  # of a run
+
+    @property
+    def kv_room(self) -> int | None:
+        """Tokens of KV cache at the advised memory fraction; None where none is advised."""
+        share = dict(self.advice.flags).get("--mem-fraction-static")
+        return kv_room(self.budget, self.machine, None if share is None else float(share))
 
     @property
     def exit_code(self) -> int:
@@ -52,6 +58,7 @@ def as_json(report: Report) -> dict:
             "parts": {part.name: part.size for part in result.parts},
             "total": result.total,
             "reserve": result.reserve,
+            "kv_room_tokens": report.kv_room,
             "estimated": list(report.reading.estimated),
             "state_per_request": dict(result.state_per_width),
         },
@@ -72,6 +79,9 @@ def show(report: Report, console: Console) -> None:
     if report.budget.state_per_width:
         widths = ", ".join(f"{width}: {gib(size)}" for width, size in report.budget.state_per_width)
         console.print(f"state buffers per request, by verify width: {widths}", soft_wrap=True)
+    room = report.kv_room
+    if room is not None:
+        console.print(f"room for {room} tokens of KV cache at the memory fraction below")
     console.print(f"\nserve with  {report.advice.words()}\n            ({report.advice.source})", soft_wrap=True)
     if report.verdict is not None:
         report.verdict.show(console)

@@ -19,6 +19,7 @@ from sglang_dflash.doctor.memory import (
     budget,
     fraction,
     kv_item,
+    kv_room,
     reserved,
 )
 from sglang_dflash.doctor.reading import completed
@@ -155,7 +156,8 @@ def hybrid_case(**plan) -> Case:
 
 
 def parts(case: Case, machine=None) -> dict[str, int]:
-    result = budget(case, read_layers(case.text), (100, 10), machine or imagined("9.0", 80, 1))
+    machine = machine or imagined("9.0", 80, 1)
+    result = budget(case, read_layers(case.text), (100, 10), machine, case.plan.context_length)
     return {part.name: part.size for part in result.parts}
 
 
@@ -248,3 +250,13 @@ def test_fraction_leaves_what_sglang_leaves():
     full = budget(case, read_layers(case.text), (60 << 30, 2 << 30), machine)
     assert fraction(full, machine, 0.75) == largest
     assert fraction(full, Machine("CPU", 0, 1 << 30), 0.75) is None
+
+
+def test_room_for_tokens():
+    machine, case = imagined("9.0", 80, 1), hybrid_case(context_length=1000)
+    result = budget(case, read_layers(case.text), (20 << 30, 2 << 30), machine)
+    others = sum(part.size for part in result.parts if "KV" not in part.name)
+    # 8 full layers of 4 heads, 256 channels; 5 draft layers of 8 heads, 128 channels; bfloat16.
+    per_token = 8 * 4 * 512 * 2 + 5 * 8 * 256 * 2
+    assert kv_room(result, machine, 0.75) == int((0.75 * machine.memory - others) / per_token)
+    assert kv_room(result, machine, 0.01) == 0 and kv_room(result, machine, None) is None
