@@ -8,6 +8,7 @@ _ROWS = "sglang.srt.mem_cache.allocation"
 _LOCS = "sglang.kernels.ops.speculative.cache_locs"
 _START = "sglang.srt.distributed.bootstrap"
 _DENSE = "sglang.srt.layers.quantization.unquant:UnquantizedLinearMethod.apply"
+_SIZES = "sglang.srt.configs.update_config:adjust_config_with_unaligned_cpu_tp"
 _PINNING = "SGLang leaves pinning to an out-of-tree platform"
 _SEAM = "SGLang offers a platform seam, as it does for get_speculative_cache_locs_fn"
 TOUCHES = (
@@ -59,6 +60,12 @@ TOUCHES = (
         _PINNING,
         ("local_omp_cpuid", "dist_init_method"),
     ),
+    Touch(
+        _SIZES,
+        "replaced: pads sizes for compiled kernels that this platform does not call, and weights stay unpadded",
+        _SEAM,
+        ("model_config", "load_config", "tp_size"),
+    ),
 )
 
 
@@ -91,3 +98,12 @@ def _no_binding(*, device) -> None:
 
 def _no_threads_env(*, local_omp_cpuid, dist_init_method=None) -> None:
     return None
+
+
+def leave_sizes_alone() -> None:
+    """A model keeps the sizes of its config."""
+    HookRegistry.register(_SIZES.replace(":", "."), _same_config, HookType.REPLACE)
+
+
+def _same_config(model_config, load_config, tp_size):
+    return model_config

@@ -14,6 +14,7 @@ def install() -> None:
     # An eager forward may read the batch's own tensors: on a host nothing changes them underneath it.
     os.environ.setdefault("SGLANG_EAGER_INPUT_NO_COPY", "1")
     from sglang_dflash.host.platform_hooks import (
+        leave_sizes_alone,
         leave_threads_alone,
         replace_dense_projections,
         replace_triton_helpers,
@@ -29,3 +30,4 @@ def install() -> None:
     )
     replace_dense_projections(ops.dense)
     leave_threads_alone()
+    leave_sizes_alone()
