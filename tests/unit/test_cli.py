@@ -15,7 +15,21 @@ from sglang_dflash.serve import ServerProcess, ServerSpec
 RUNNER = CliRunner()
 
 
-@pytest.mark.parametrize("words", [[], ["demo"], ["bench"], ["train"], ["train", "draft"], ["generate"], ["serve"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["demo"],
+        ["bench"],
+        ["train"],
+        ["train", "draft"],
+        ["generate"],
+        ["serve"],
+        ["check"],
+        ["models"],
+        ["launch"],
+    ],
+)
 def test_help_is_cheap(words):
     script = (
         "import sys; from sglang_dflash.cli import app\n"

@@ -26,6 +26,9 @@ IMPORTS_NOTHING_HEAVY = (
     "sglang_dflash.config",
     "sglang_dflash.options",
     "sglang_dflash.checks",
+    "sglang_dflash.checks.rules",
+    "sglang_dflash.catalogue",
+    "sglang_dflash.doctor.machine",
 )
 
 
