@@ -27,6 +27,10 @@ def test_kernels_equal_their_twins_in_the_interpreter():
     run_cases("test_cases.py", "cpu", interpret=True)
 
 
+def test_linear_attention_equals_sglangs_kernels_in_the_interpreter():
+    run_cases("test_linear_cases.py", "cpu", interpret=True)
+
+
 def test_kernels_compile_for_cuda(tmp_path):
     run_cases("test_compile.py", "none", interpret=False, TRITON_CACHE_DIR=str(tmp_path))
 
@@ -35,6 +39,7 @@ def test_kernels_compile_for_cuda(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_kernels_equal_their_twins_on_cuda():
     run_cases("test_cases.py", "cuda", interpret=False)
+    run_cases("test_linear_cases.py", "cuda", interpret=False)
 
 
 def test_choice_follows_the_device():
