@@ -4,7 +4,7 @@ from sglang.kernels.fused_op import BaseFusedOp
 from sglang.srt.distributed import tensor_model_parallel_all_reduce
 from sglang.srt.layers.activation import SiluAndMul
 from sglang.srt.layers.aux_hidden_states import AuxHiddenStateList, pack_aux_hidden_states
-from sglang.srt.layers.layernorm import RMSNorm
+from sglang.srt.layers.layernorm import Gemma4RMSNorm, RMSNorm
 from sglang.srt.layers.logits_processor import LogitsProcessorOutput
 from sglang.srt.layers.moe.token_dispatcher import StandardCombineInput
 from sglang.srt.layers.quantization.unquant import (
@@ -23,6 +23,7 @@ from sglang_dflash.host.contract import Touch
 __all__ = [
     "ROTARY_CLASSES",
     "AuxHiddenStateList",
+    "Gemma4RMSNorm",
     "LogitsProcessorOutput",
     "RMSNorm",
     "SiluAndMul",
@@ -59,6 +60,12 @@ TOUCHES = (
         "own forward: one torch call instead of seven",
         _PUBLIC,
         ("x", "residual", "post_residual_addition", "quant_linear"),
+    ),
+    Touch(
+        "sglang.srt.layers.layernorm:Gemma4RMSNorm.forward_native",
+        "own forward: SGLang's drops the scale that Gemma 4's router folds into its norm",
+        "fixed in SGLang",
+        ("x",),
     ),
     Touch("sglang.srt.layers.activation:SiluAndMul.forward_native", "own forward: in place", _PUBLIC, ("x",)),
     Touch(

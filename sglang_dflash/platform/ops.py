@@ -52,6 +52,17 @@ def rms_norm(self, x, residual=None, post_residual_addition=None, quant_linear=N
     return normed(exact, self.weight.float(), self.variance_epsilon).to(x.dtype), exact.to(x.dtype)
 
 
+def gemma_rms_norm(self, x):
+    """Forward of SGLang's Gemma4RMSNorm. x: [..., hidden].
+
+    A norm without a scale of its own still has a weight, into which the router folds its scale.
+    """
+    weight = self.weight + self.scale_shift if self.with_scale and self.scale_shift else self.weight
+    if x.dtype == torch.float32:
+        return normed(x.contiguous(), weight, self.eps)
+    return normed(x.float(), weight.float(), self.eps).to(x.dtype)
+
+
 def joint_square_sums(x1: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:
     """Sums of squares of the rows of x1 [n, a], then of x2 [n, b]: [2 * n] float32."""
     return torch.cat((x1.float().square().sum(1), x2.float().square().sum(1)))
@@ -106,6 +117,7 @@ def install(platform_key: str) -> None:
     """Register the operators with SGLang's dispatch (idempotent)."""
     from sglang_dflash.host.platform_ops import (
         ROTARY_CLASSES,
+        Gemma4RMSNorm,
         RMSNorm,
         SiluAndMul,
         UnquantizedFusedMoEMethod,
@@ -114,6 +126,7 @@ def install(platform_key: str) -> None:
     from sglang_dflash.platform.experts import run_experts
 
     register_forward(RMSNorm, rms_norm, platform_key)
+    register_forward(Gemma4RMSNorm, gemma_rms_norm, platform_key)
     register_forward(SiluAndMul, silu_and_mul, platform_key)
     register_forward(UnquantizedFusedMoEMethod, run_experts, platform_key)
     for rotary in ROTARY_CLASSES:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sglang_dflash.host.platform_ops import ROTARY_CLASSES, RMSNorm, SiluAndMul
+from sglang_dflash.host.platform_ops import ROTARY_CLASSES, Gemma4RMSNorm, RMSNorm, SiluAndMul
 from sglang_dflash.platform import ops
 
 TOLERANCE = {torch.float32: dict(atol=2e-6, rtol=2e-6), torch.bfloat16: dict(atol=2e-2, rtol=2e-2)}
@@ -126,3 +126,17 @@ def test_products_in_another_dtype():
     aten.register()
     a, b = torch.randn(3, 4).bfloat16(), torch.randn(4, 2).bfloat16()
     torch.testing.assert_close(torch.mm(a, b, out_dtype=torch.float32), a.float() @ b.float())
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("with_scale, shift", [(True, 0.0), (True, 1.0), (False, 0.0)])
+def test_gemma_rms_norm(with_scale, shift, dtype):
+    torch.manual_seed(0)
+    norm, x = Gemma4RMSNorm(32, scale_shift=shift, with_scale=with_scale), torch.randn(3, 5, 32, dtype=dtype)
+    norm.weight.data.copy_(torch.randn(32))
+    # What SGLang's kernels compute: a norm without a scale of its own applies its weight, too.
+    with_weight = x.double() / (x.double().square().mean(-1, keepdim=True) + norm.eps).sqrt()
+    expected = with_weight * (norm.weight.double() + (shift if with_scale else 0))
+    torch.testing.assert_close(ops.gemma_rms_norm(norm, x), expected.to(dtype), **TOLERANCE[dtype])
+    if with_scale:
+        torch.testing.assert_close(ops.gemma_rms_norm(norm, x), norm.forward_native(x), **TOLERANCE[dtype])
