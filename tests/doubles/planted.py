@@ -3,7 +3,8 @@
 Served with ``SGLANG_DFLASH_PROPOSER=planted:PlantedChain`` (or ``PlantedTree``), this folder on
 PYTHONPATH, and ``SGLANG_DFLASH_PLANTED`` naming a file of JSON lines {"prompt": [...], "output": [...]}.
 A request asks for its commit lengths, round after round and over again, by
-``sampling_params={"custom_params": {"commit_lens": [3, 1, 16]}}``; the others get the real draft.
+``sampling_params={"custom_params": {"commit_lens": [3, 1, 16]}}``; the others get the real draft. It may bring its
+own "continuation" (of a prompt with images, whose ids SGLang changes).
 """
 
 import json
@@ -43,8 +44,9 @@ class _Planted:
     def _plans(self, batch):
         """(row, right continuation, wanted commit length, round) of every request that has a plan."""
         for row, (req, prefix) in enumerate(zip(batch.reqs, batch.seq_lens.tolist(), strict=True)):
-            wanted = (req.sampling_params.custom_params or {}).get("commit_lens")
-            output = self._continuations.of(req.origin_input_ids) if wanted else None
+            asked = req.sampling_params.custom_params or {}
+            wanted = asked.get("commit_lens")
+            output = (asked.get("continuation") or self._continuations.of(req.origin_input_ids)) if wanted else None
             if output is None:
                 continue
             turn = self._rounds[req.rid]

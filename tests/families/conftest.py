@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from asks import Ask, every_ask
 from checkpoints import build_pair
+from images import image_prompts
 from oracle import Oracle
 from page import record
 from table import FAMILIES
@@ -22,7 +23,6 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "e2e"))  # launcher.py
 # In our own environment, so that a forked server need not differ in it.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent / "doubles"), os.environ.get("PYTHONPATH"))))
-CHUNK = ("--chunked-prefill-size", "32")
 SHAPES = {
     "chain": "recorded:RecordedChain",
     "tree": "recorded:RecordedTree",
@@ -85,16 +85,24 @@ def logs(tmp_path_factory) -> Path:
     return Path(os.environ.get("SGLANG_DFLASH_TEST_LOGS") or tmp_path_factory.mktemp("logs"))
 
 
+class Plain(dict):
+    """Plain decoding's Generation by ask; ``images`` are those of the prompts with images."""
+
+    images = ()
+
+
 @pytest.fixture(scope="module")
 def plain(family, pair, logs, launch):
-    """Plain decoding's answer to every ask, with log-probabilities: {ask: Generation}."""
+    """Plain decoding's answer to every ask, with log-probabilities."""
     spec = ServerSpec(str(pair[0]), None, "plain").with_flags(*family.flags).with_env(**family.env)
     asks = every_ask()
     with ServerProcess(spec, logs, launcher=launch) as server:
         prompts = [ask.prompt for ask in asks]
         params = [ask.sampling(longer=True) for ask in asks]
-        answers = server.client.generate_many(prompts, 8, params, return_logprob=True)
-    return dict(zip(asks, answers, strict=True))
+        answers = Plain(zip(asks, server.client.generate_many(prompts, 8, params, return_logprob=True), strict=True))
+        if family.image_token is not None:
+            answers.images = [prompt.generate(server.client) for prompt in image_prompts(family.image_token)]
+    return answers
 
 
 class Served:
@@ -114,6 +122,10 @@ class Served:
     @property
     def url(self) -> str:
         return self._server.url
+
+    @property
+    def client(self):
+        return self._server.client
 
     def flush(self) -> None:
         self._server.client.flush_cache()
@@ -139,6 +151,7 @@ def served(request, family, pair, plain, logs, launch, tmp_path_factory) -> Serv
     }
     if request.param == "tree":
         env["SGLANG_DFLASH_CPU_OVERLAP"] = "on"
-    spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash").with_flags(*family.flags, *CHUNK, *flags)
+    spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash").with_flags(*family.flags, *flags)
+    spec = spec.with_flags("--chunked-prefill-size", family.chunk)
     with ServerProcess(spec.with_env(**family.env, **env), logs, launcher=launch) as server:
         yield Served(request.param, server, drafted)

@@ -29,6 +29,8 @@ class Family:
     model: str
     taps: tuple[int, ...]
     flags: tuple[str, ...] = ()  # for plain and DFLASH servers alike
+    chunk: int = 32  # tokens of a prefill chunk under DFLASH
+    image_token: str | None = None  # stands for an image in a prompt
     chain_flags: tuple[str, ...] = ("--disable-radix-cache",)
     tree_flags: tuple[str, ...] = ("--page-size", "4")
     env: Mapping[str, str] = field(default_factory=dict)

@@ -39,6 +39,7 @@ def text_config(**more):
             "full_attention": {"rope_type": "proportional", "rope_theta": 1000000.0, "partial_rotary_factor": 0.25},
         },
         final_logit_softcapping=30.0,
+        use_bidirectional_attention="vision",
         hidden_size_per_layer_input=0,
         **more,
     )
@@ -112,6 +113,8 @@ FAMILIES = (
         (0, 2, 4, 5),
         flags=("--mm-attention-backend", "sdpa"),
         draft={"vocab_size": WIDE_VOCAB},
+        image_token=SPECIAL["image_token"],
+        chunk=160,  # an image must lie in one chunk, or SGLang makes it causal
         processor=write_processor,
         seed=2,
     ),
@@ -125,6 +128,8 @@ FAMILIES = (
         (0, 2, 4, 5),
         flags=("--mm-attention-backend", "sdpa"),
         draft={"vocab_size": WIDE_VOCAB},
+        image_token=SPECIAL["image_token"],
+        chunk=160,  # an image must lie in one chunk, or SGLang makes it causal
         processor=write_processor,
         seed=2,
     ),

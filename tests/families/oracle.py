@@ -1,5 +1,6 @@
 """The same checkpoint in transformers: logits, and the outputs of every decoder layer."""
 
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,16 +17,27 @@ class Oracle:
             target, dtype=torch.float32, attn_implementation="eager"
         )
         self.model.eval()
+        self._folder = target
         self.layers = decoder_layers(self.model)
         self.draft = ReferenceDraft(draft)
 
     @torch.inference_mode()
-    def logits(self, tokens, **inputs) -> torch.Tensor:
+    def logits(self, tokens) -> torch.Tensor:
         """Logits [tokens, vocab] after every one of ``tokens``."""
-        return self.model(input_ids=torch.tensor([list(tokens)]), use_cache=False, **inputs).logits[0].float()
+        return self.logits_of({"input_ids": torch.tensor([list(tokens)])})
+
+    @cached_property
+    def processor(self):
+        """A multimodal target's processor."""
+        return transformers.AutoProcessor.from_pretrained(self._folder)
 
     @torch.inference_mode()
-    def layer_outputs(self, tokens) -> list[torch.Tensor]:
+    def logits_of(self, inputs) -> torch.Tensor:
+        """Logits [tokens, vocab] for a processor's inputs."""
+        return self.model(**inputs, use_cache=False).logits[0].float()
+
+    @torch.inference_mode()
+    def layer_outputs(self, inputs) -> list[torch.Tensor]:
         """Output [tokens, hidden] of every decoder layer, before any norm that follows."""
         outputs = []
 
@@ -34,18 +46,18 @@ class Oracle:
 
         hooks = [layer.register_forward_hook(keep) for layer in self.layers]
         try:
-            self.logits(tokens)
+            self.logits_of(inputs)
         finally:
             for hook in hooks:
                 hook.remove()
         return outputs
 
     @torch.inference_mode()
-    def draft_logits(self, prefix, anchor: int) -> torch.Tensor:
-        """The draft's logits [B - 1, vocab] for the block that follows ``prefix`` and starts at ``anchor``."""
-        outputs = self.layer_outputs(prefix)
+    def draft_logits(self, inputs, prefix: int, anchor: int) -> torch.Tensor:
+        """The draft's logits [B - 1, vocab] for the block of ``anchor``, which follows the first ``prefix`` tokens."""
+        outputs = self.layer_outputs(inputs)
         self.draft.reset()
-        self.draft.inject(torch.cat([outputs[i] for i in self.draft.target_layer_ids], -1))
+        self.draft.inject(torch.cat([outputs[i][:prefix] for i in self.draft.target_layer_ids], -1))
         block = torch.tensor([anchor] + [self.draft.mask_token_id] * (self.draft.block_size - 1))
         hidden = self.draft.forward(self.model.get_input_embeddings()(block))
         return self.model.get_output_embeddings()(hidden[1:])

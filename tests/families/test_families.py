@@ -4,9 +4,12 @@ Per family one plain server and two under our worker: chains without a radix cac
 overlap scheduling and pages. Both prefill in chunks, which plain decoding does not.
 """
 
+import pytest
+import torch
 from asks import every_ask, ladder, long_prompts, shared_prefixes
 from compare import assert_greedy, assert_same
 from family import BLOCK
+from images import image_prompts
 
 CLOSE = 2e-3  # nats; two float32 computations of a log-probability
 # Of the draft's logits, whose sharp random attention enlarges what float32 leaves open in the target's features.
@@ -84,5 +87,33 @@ def test_the_draft_sees_what_it_was_trained_on(served, oracle, plain):
     for row in rows[::5]:
         tokens = tuple(row["prompt"]) + answer_of[tuple(row["prompt"])]
         if row["prefix"] < len(tokens):
-            logits = oracle.draft_logits(tokens[: row["prefix"]], tokens[row["prefix"]])
+            inputs = {"input_ids": torch.tensor([tokens])}
+            logits = oracle.draft_logits(inputs, row["prefix"], tokens[row["prefix"]])
             assert_greedy(logits, row["drafted"], f"draft after {row['prefix']} tokens", DRAFT_TIE)
+
+
+def _image_prompts(family):
+    if family.image_token is None:
+        pytest.skip("no image prompts")
+    return image_prompts(family.image_token)
+
+
+def test_image_prompts_plain(family, oracle, plain):
+    for prompt, answer in zip(_image_prompts(family), plain.images, strict=True):
+        logits = oracle.logits_of(prompt.inputs(oracle.processor, answer.token_ids[:-1]))
+        assert_greedy(logits[-len(answer.token_ids) :], answer.token_ids, prompt.text)
+
+
+def test_image_prompts(family, served, oracle, plain):
+    for prompt, want in zip(_image_prompts(family), plain.images, strict=True):
+        tokens = want.token_ids
+        # Planted ones cannot look beyond the end of what plain decoding said.
+        planted = {"commit_lens": [3, 1, 5], "continuation": list(tokens) + [0] * BLOCK}
+        for asked in ({"record": True}, planted, planted | {"shape": "chain"}):
+            answer = prompt.generate(served.client, **asked)
+            assert answer.token_ids == tokens, f"{prompt.text} with {asked}"
+        inputs = prompt.inputs(oracle.processor, tokens)
+        first = inputs["input_ids"].shape[1] - len(tokens)
+        for row in [row for row in served.take_drafted() if row["prefix"] < first + len(tokens)][::4]:
+            logits = oracle.draft_logits(inputs, row["prefix"], tokens[row["prefix"] - first])
+            assert_greedy(logits, row["drafted"], f"{prompt.text}: draft after {row['prefix']} tokens", DRAFT_TIE)
