@@ -67,6 +67,15 @@ def test_a_smaller_block_than_trained(servers, pair, drafts, prompts):
     assert_same_rounds(answers, prompts, oracle, 6)
 
 
+@pytest.mark.parametrize("kind", ["laguna", "mimo", "speculators_dflash2"])
+def test_two_ranks_go_through_the_same_rounds(servers, drafts, prompts, kind):
+    """Gates, sinks, embedding, head and candidates are split over ranks."""
+    one = served(servers, drafts(kind)).client.generate_many(prompts, 4, GREEDY)
+    two = served(servers, drafts(kind), "dflash", "--tp-size", 2).client.generate_many(prompts, 4, GREEDY)
+    for mine, other in zip(one, two, strict=True):
+        assert mine.token_ids == other.token_ids and rounds_of(mine) == rounds_of(other)
+
+
 SAMPLES = 600
 FILTERS = ({}, {"top_k": 20, "top_p": 0.9})
 
