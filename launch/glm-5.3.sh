@@ -2,9 +2,10 @@
 # GLM-5.3 with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
 #   target     zai-org/GLM-5.3 (the mode that the draft was trained in is not published)
 #   draft      incoai/GLM-5.3-DFlash2 (DFlash 2), blocks of 8
-#   hardware   8 GPUs with 128 GiB or more; the command is for an NVFP4 checkpoint (MODEL)
+#   hardware   8 GPUs with 128 GiB or more, and an FP8 or NVFP4 checkpoint of the target (MODEL)
 #   published  no figures
 #   measured   not yet measured (bench: sglang-dflash bench)
+#   note       an NVFP4 checkpoint needs --quantization modelopt_fp4
 # Environment: MODEL DRAFT BLOCK_SIZE TP CONTEXT MEMORY ATTENTION DRAFT_ATTENTION PAGE_SIZE HOST PORT PYTHON, GPU
 # (compute capability, such as 9.0), DRY_RUN=1 prints the command; arguments are passed on.
 set -euo pipefail
@@ -25,6 +26,6 @@ command=("$python" -m sglang.launch_server
   --speculative-num-draft-tokens "${BLOCK_SIZE:-8}" --tp-size "${TP:-8}" --context-length "${CONTEXT:-65536}"
   --mem-fraction-static "${MEMORY:-0.8}" ${ATTENTION:+--attention-backend "$ATTENTION"}
   --speculative-draft-attention-backend "${DRAFT_ATTENTION:-$draft}" --page-size "${PAGE_SIZE:-$page}"
-  --reasoning-parser glm45 --tool-call-parser glm47 --quantization modelopt_fp4 --chunked-prefill-size 8192
+  --reasoning-parser glm45 --tool-call-parser glm47 --chunked-prefill-size 8192
   --host "${HOST:-127.0.0.1}" --port "${PORT:-30000}" "$@")
 if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "${command[@]}"; echo; else exec "${command[@]}"; fi

@@ -1,10 +1,11 @@
 """A run's verdict: the replay equals the reference's own loop, and wrong wirings are told from weak drafts."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from planted_mistakes import CPU, Mistake, plant, tensors
+from planted_mistakes import CPU, THINKS, Mistake, plant, tensors, write_text
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from sglang_dflash.doctor.check import check, check_and_run, served_flags
 from sglang_dflash.doctor.live.measured import Measured, measured
 from sglang_dflash.doctor.live.prompts import prompts_for
 from sglang_dflash.doctor.live.replay import record, replay
-from sglang_dflash.doctor.live.run import compared
+from sglang_dflash.doctor.live.run import _modes, compared
 from sglang_dflash.doctor.live.verdict import Verdict
 from sglang_dflash.doctor.live.wirings import wirings
 from sglang_dflash.pair import DRAFT_DIR, TARGET_DIR
@@ -55,8 +56,8 @@ def verdict_of(mistake: Mistake, answers, tmp_path, served: Measured | None = No
     reading = check(*plant(mistake, tmp_path), Plan(), CPU).reading
     prompts = [prompt for prompt, _ in answers]
     texts = [Generation(tuple(each.tokens), "", {}, 0.0, 1.0) for _, each in answers]
-    found = compared(reading, prompts, texts, Measured(1, 1, (0,) * 16), None)
-    return Verdict(served or found.reference, found.reference, "", found.better, found.agreement, found.published)
+    found = compared(reading, prompts, texts, Measured(1, 1, (0,) * 16))
+    return replace(found, served=served or found.reference)
 
 
 def test_a_sound_pair_is_wired_right(answers, tmp_path):
@@ -97,6 +98,29 @@ def test_a_draft_that_knows_nothing_is_weak(answers, tmp_path):
     untrained = tensors(lambda weights: weights | {"fc.weight": torch.zeros_like(weights["fc.weight"])})
     verdict = verdict_of(Mistake("", "note", "", edit=untrained), answers, tmp_path)
     assert verdict.summary.startswith("wired right, draft weak: ") and verdict.wired_right and verdict.weak
+
+
+@pytest.mark.parametrize(
+    ("asked", "folders", "modes"),
+    [
+        (None, ("Qwen3-8B", "Qwen3-8B-DFlash-b16"), ("off", "on")),
+        ("on", ("Qwen3-8B", "Qwen3-8B-DFlash-b16"), ("on", "off")),
+        (None, ("My-Target", "My-Draft"), ("on", "off")),
+    ],
+)
+def test_both_thinking_modes_are_asked(asked, folders, modes, tmp_path):
+    edit = lambda target, draft: write_text(target / "chat_template.jinja", THINKS)  # noqa: E731
+    folders = plant(Mistake("", "note", "", folders=folders, edit=edit), tmp_path)
+    assert _modes(check(*folders, Plan(thinking=asked), CPU).reading) == modes
+    assert _modes(check(str(TARGET_DIR), str(DRAFT_DIR), Plan(), CPU).reading) == (None, None)
+
+
+def test_a_mode_that_drafts_better_is_told():
+    slow, fast = Measured(20, 10, (1,) * 16), Measured(60, 10, (1,) * 16)
+    verdict = Verdict(slow, slow, other_mode=("off", fast))
+    assert verdict.wired_right and verdict.summary == "wired right: accept length 2.00, and 6.00 with thinking off"
+    assert verdict.as_dict()["other_thinking_mode"]["accept_length"] == 6.0
+    assert not Verdict(fast, fast, other_mode=("off", slow)).wrong_mode
 
 
 def test_figures():

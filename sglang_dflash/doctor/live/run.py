@@ -1,6 +1,7 @@
 """Serves a pair, asks a few questions, and compares what was accepted with the reference."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -37,26 +38,38 @@ def run(
     Raises:
         DFlashError: the server did not start, or refused a prompt.
     """
-    prompts = prompts_for(str(reading.target_folder), reading.target_folder, QUESTIONS, _thinking(reading))
-    answers = _serve(reading, flags, prompts, console, make)
+    mode, other = _modes(reading)
+    folder = str(reading.target_folder)
+    prompts = prompts_for(folder, reading.target_folder, QUESTIONS, mode)
+    others = prompts_for(folder, reading.target_folder, TRIED, other) if other else []
+    answers = _serve(reading, flags, [*prompts, *others], console, make)
+    answers, in_other_mode = answers[: len(prompts)], answers[len(prompts) :]
     block_size = reading.case.block_size
     served = _served(answers, block_size)
     entry = reading.case.draft_entry
-    published = entry and entry.accept_length
+    facts = {
+        "published": entry and entry.accept_length,
+        "other_mode": (other, _served(in_other_mode, block_size)) if other else None,
+    }
     reason = _no_reference(reading)
     if reason:
-        return Verdict(served, no_reference=reason, published=published)
+        return Verdict(served, no_reference=reason, **facts)
     console.print("replaying the answers in the reference")
-    return compared(reading, prompts, answers, served, published)
+    return replace(compared(reading, prompts, answers, served), **facts)
 
 
-def _thinking(reading: Reading) -> str | None:
-    """The mode asked for, else the one the draft was trained in, where the template has a switch."""
+def _modes(reading: Reading) -> tuple[str | None, str | None]:
+    """(thinking mode to ask in, the other one), where the chat template has a switch; else neither.
+
+    The mode is the one asked for, else the one the draft was trained in, else the template's own.
+    """
     texts, entry = reading.case.target_texts, reading.case.draft_entry
-    if texts is None or texts.chat_template is None or thinking_default(texts.chat_template) is None:
-        return None
-    trained = entry.thinking if entry else "unknown"
-    return reading.case.plan.thinking or (trained if trained != "unknown" else None)
+    default = thinking_default(texts.chat_template) if texts and texts.chat_template else None
+    if default is None:
+        return None, None
+    trained = entry.thinking if entry and entry.thinking != "unknown" else default
+    mode = reading.case.plan.thinking or trained
+    return mode, "off" if mode == "on" else "on"
 
 
 def _serve(reading: Reading, flags, prompts, console, make) -> list[Generation]:
@@ -87,7 +100,8 @@ def _no_reference(reading: Reading) -> str:
     return ""
 
 
-def compared(reading, prompts, answers, served: Measured, published) -> Verdict:
+def compared(reading: Reading, prompts, answers: list[Generation], served: Measured) -> Verdict:
+    """The verdict on served answers, by the reference's replay of them and of other wirings."""
     from sglang_dflash.doctor.live.replay import record, replay
     from sglang_dflash.doctor.live.wirings import wirings
     from sglang_dflash.reference import load_target
@@ -112,7 +126,7 @@ def compared(reading, prompts, answers, served: Measured, published) -> Verdict:
         if found.accept_length > max(few.accept_length, best[1].accept_length if best else 0.0):
             best = wiring.words, found
     agreement = sum(each.agreement for each in recordings) / len(recordings)
-    return Verdict(served, reference, "", best, agreement, published)
+    return Verdict(served, reference, "", best, agreement)
 
 
 def _reference_draft(folder: Path):

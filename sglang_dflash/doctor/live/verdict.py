@@ -25,6 +25,7 @@ class Verdict:
     better: tuple[str, Measured] | None = None  # another wiring, and what the reference gets with it
     agreement: float | None = None  # share of served tokens that are the target's greedy choice in the reference
     published: tuple[float, float] | None = None  # accept length, lowest and highest
+    other_mode: tuple[str, Measured] | None = None  # served in the other thinking mode: on or off
 
     @property
     def served_as_reference(self) -> bool | None:
@@ -39,8 +40,12 @@ class Verdict:
         """Whether another wiring drafts far better."""
         if self.better is None or self.reference is None:
             return False
-        ours, other = self.reference.accept_length, self.better[1].accept_length
-        return other >= max(BETTER * ours, ours + MORE)
+        return _far_better(self.better[1], self.reference)
+
+    @property
+    def wrong_mode(self) -> bool:
+        """Whether the other thinking mode drafts far better."""
+        return self.other_mode is not None and _far_better(self.other_mode[1], self.served)
 
     @property
     def weak(self) -> bool:
@@ -69,6 +74,9 @@ class Verdict:
             if self.weak:
                 return f"weak or wired wrong, which only the reference tells ({self.no_reference}): {ours}"
             return f"works: {ours}; not compared with the reference ({self.no_reference})"
+        if self.wrong_mode:
+            mode, other = self.other_mode
+            return f"wired right: {ours}, and {other.accept_length:.2f} with thinking {mode}"
         return f"wired right, draft weak: {ours}" if self.weak else f"wired right: {ours}"
 
     def as_dict(self) -> dict:
@@ -81,6 +89,7 @@ class Verdict:
             "reference": self.reference and self.reference.as_dict(),
             "no_reference": self.no_reference,
             "better_wiring": self.better and {"change": self.better[0], **self.better[1].as_dict()},
+            "other_thinking_mode": self.other_mode and {"mode": self.other_mode[0], **self.other_mode[1].as_dict()},
             "agreement": self.agreement,
             "published_accept_length": self.published,
         }
@@ -89,6 +98,8 @@ class Verdict:
         """Print the figures."""
         table = Table("accept length", "by position", header_style="bold", pad_edge=False, title_justify="left")
         rows = [("served", self.served), ("reference", self.reference)]
+        if self.other_mode is not None:
+            rows.append((f"served, thinking {self.other_mode[0]}", self.other_mode[1]))
         if self.miswired:
             rows.append((f"with {self.better[0]}".replace("[", "\\["), self.better[1]))
         for label, figures in rows:
@@ -100,3 +111,8 @@ class Verdict:
         if self.agreement is not None and self.agreement < 1:
             console.print(f"{self.agreement:.2%} of the served tokens are the reference target's greedy choice")
         console.print(self.summary.replace("[", "\\["), soft_wrap=True)
+
+
+def _far_better(other: Measured, ours: Measured) -> bool:
+    """More than chance and rounding bring."""
+    return other.accept_length >= max(BETTER * ours.accept_length, ours.accept_length + MORE)
