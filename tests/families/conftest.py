@@ -151,7 +151,7 @@ def served(request, family, pair, plain, logs, launch, tmp_path_factory) -> Serv
     }
     if request.param == "tree":
         env["SGLANG_DFLASH_CPU_OVERLAP"] = "on"
-    spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash").with_flags(*family.flags, *flags)
-    spec = spec.with_flags("--chunked-prefill-size", family.chunk)
+    spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash").with_flags(*family.flags)
+    spec = spec.with_flags("--chunked-prefill-size", family.chunk, *flags)
     with ServerProcess(spec.with_env(**family.env, **env), logs, launcher=launch) as server:
         yield Served(request.param, server, drafted)
