@@ -6,6 +6,7 @@ from linear_oracles import chain, delta_case, delta_loop, trees
 from transformers.models.qwen3_next import modeling_qwen3_next as reference
 
 from sglang_dflash.kernels.chunks import Keep, plan_chunks
+from sglang_dflash.kernels.gated_delta import naive
 from sglang_dflash.kernels.gated_delta.naive import delta_nodes, delta_step, gates
 from sglang_dflash.kernels.gated_delta.prefill import delta_prefill
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
@@ -38,20 +39,24 @@ def test_step(heads):
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("width", (1, 2, 16))
 @pytest.mark.parametrize("tree", (False, True))
-def test_nodes(heads, width, tree):
+@pytest.mark.parametrize("large", (False, True))
+def test_nodes(heads, width, tree, large, monkeypatch):
+    monkeypatch.setattr(naive, "LARGE", 0 if large else 1 << 30)
     bs = 3
     q, k, v, a, b, rate, bias, states = delta_case((bs, width), heads, seed=width)
     slots, before, gate = torch.tensor([5, 0, 2]), states.clone(), gates(a, b, rate, bias)
     parents = trees(bs, width, seed=1) if tree else torch.tensor([chain(width)], dtype=torch.int32)
     after = torch.full((bs, width, *states.shape[1:]), torch.nan)
-    # Padding has no ancestors: it starts from the request's state, like a root.
-    out = delta_nodes(q, k, v, gate, visibility_from_parents(parents), states, slots, after)
+    # Padding has no ancestors: it reads the request's state, like a root.
+    ancestors = visibility_from_parents(parents)
+    out = delta_nodes(q, k, v, gate, parents if tree else None, ancestors, states, slots, after)
     assert torch.equal(states, before)
     for row, slot in enumerate(slots):
         path = parents[row if tree else 0].tolist()
         wanted, all_states = delta_loop(q[row], k[row], v[row], *(g[row] for g in gate), path, before[slot])
         torch.testing.assert_close(out[row].double(), wanted, **close)
-        torch.testing.assert_close(after[row].double(), all_states, **close)
+        real = [node == 0 or parent >= 0 for node, parent in enumerate(path)]
+        torch.testing.assert_close(after[row, real].double(), all_states[real], **close)
 
 
 @pytest.mark.parametrize("lens", ((1,), (9,), (64,), (1, 2, 1), (130, 1, 64, 70, 3)))

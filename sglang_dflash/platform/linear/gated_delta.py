@@ -36,13 +36,13 @@ class GatedDeltaAttention(RecurrentLayers):
         return out.unsqueeze(0)
 
     def _verify(self, layer, states: LayerStates, mixed_qkv, gate) -> torch.Tensor:
-        width, rows, ancestors = self._plan
+        width, parents, rows, ancestors = self._plan
         bs = self._slots.numel()
         windows, after = states.node_windows[:bs, :width], states.node_states[:bs, :width]
         x = mixed_qkv.view(bs, width, -1)
         x = conv_nodes(x, rows, states.conv, self._slots, *_conv_of(layer), windows)
         gate = type(gate)(*(value.view(bs, width, -1) for value in gate))
-        out = delta_nodes(*_split(layer, x), gate, ancestors, states.temporal, self._slots, after)
+        out = delta_nodes(*_split(layer, x), gate, parents, ancestors, states.temporal, self._slots, after)
         return out.reshape(1, bs * width, *out.shape[2:])
 
 

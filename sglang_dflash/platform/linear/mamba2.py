@@ -54,7 +54,7 @@ class Mamba2Attention(RecurrentLayers, Mamba2AttnBackend):
         return out
 
     def _verify(self, mixer, states: LayerStates, mixed, time) -> torch.Tensor:
-        width, rows, ancestors = self._plan
+        width, _, rows, ancestors = self._plan
         bs = self._slots.numel()
         windows, after = states.node_windows[:bs, :width], states.node_states[:bs, :width]
         x = conv_nodes(mixed.reshape(bs, width, -1), rows, states.conv, self._slots, *_conv_of(mixer), windows)

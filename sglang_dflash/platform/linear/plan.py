@@ -35,6 +35,7 @@ class Nodes(NamedTuple):
     """The plan of a verify pass."""
 
     width: int
+    parents: torch.Tensor | None  # [bs, W] int32, None for a chain
     rows: torch.Tensor | None  # of ``node_rows``
     ancestors: torch.Tensor  # [bs or 1, W, W] bool
 
@@ -80,8 +81,8 @@ def plan_nodes(forward_batch, taps: int) -> Nodes:
     spec_info, bs = forward_batch.spec_info, forward_batch.batch_size
     width, parents = spec_info.draft_token_num, getattr(spec_info, "parents", None)
     if parents is None:
-        return Nodes(width, None, _chain(width))
-    return Nodes(width, node_rows(parents, bs, width, taps), spec_info.visibility)
+        return Nodes(width, None, None, _chain(width))
+    return Nodes(width, parents, node_rows(parents, bs, width, taps), spec_info.visibility)
 
 
 @cache

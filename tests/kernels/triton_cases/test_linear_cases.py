@@ -169,9 +169,8 @@ def test_delta_of_nodes(tree):
         # As it is: SGLang's kernel for trees takes parents.
         retrieve_parent_token=parents if tree else None,
     )[0].view(bs, width, *v.shape[2:])
-    got = delta_nodes(
-        q, k, v, gates(a, b, rate, bias), visibility_from_parents(parents), pool, slots.long(), after
-    )
+    ancestors, gate = visibility_from_parents(parents), gates(a, b, rate, bias)
+    got = delta_nodes(q, k, v, gate, parents if tree else None, ancestors, pool, slots.long(), after)
     real = parents >= 0
     real[:, 0] = True
     torch.testing.assert_close(got[real], wanted[real], **close)
