@@ -9,7 +9,13 @@ from sglang_dflash.config.draft import (
     parse_draft_config,
     spaced_layer_ids,
 )
-from sglang_dflash.config.files import MASK_EMBEDDING_FILE, local_folder, mask_embedding_file, read_json
+from sglang_dflash.config.files import (
+    MASK_EMBEDDING_FILE,
+    local_folder,
+    mask_embedding_file,
+    read_draft_json,
+    read_json,
+)
 from sglang_dflash.config.kinds import ARCHITECTURES, Activation, Convolution, Selector
 from sglang_dflash.config.speculators import from_speculators, is_speculators
 
@@ -30,6 +36,7 @@ __all__ = [
     "local_folder",
     "mask_embedding_file",
     "parse_draft_config",
+    "read_draft_json",
     "read_json",
     "spaced_layer_ids",
 ]

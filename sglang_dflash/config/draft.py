@@ -7,7 +7,7 @@ from typing import Any
 
 from sglang_dflash.config.attention import LayerAttention, Rope, is_qwen3, parse_layers, parse_rope
 from sglang_dflash.config.fields import FIX, Fields, integers, positive
-from sglang_dflash.config.files import local_folder, read_json
+from sglang_dflash.config.files import local_folder, read_draft_json
 from sglang_dflash.config.kinds import (
     LAGUNA,
     MUSE,
@@ -124,7 +124,7 @@ def load_draft_config(
     folder = local_folder(source, revision, "--speculative-draft-model-path")
     if folder is None:
         return None
-    return parse_draft_config(read_json(folder / "config.json", "--speculative-draft-model-path"))
+    return parse_draft_config(read_draft_json(folder, "--speculative-draft-model-path"))
 
 
 def parse_draft_config(raw: Mapping[str, Any]) -> DraftConfig:

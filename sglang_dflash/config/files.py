@@ -8,6 +8,8 @@ from typing import Any
 from sglang_dflash.errors import DFlashError
 
 MASK_EMBEDDING_FILE = "mask_embedding.pt"
+# ModelOpt's; SGLang reads it where config.json says nothing.
+_QUANTISATION_FILE = "hf_quant_config.json"
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -53,3 +55,16 @@ def read_json(path: Path, field: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DFlashError(field, f"{path} does not hold an object", "restore the file")
     return value
+
+
+def read_draft_json(folder: Path, field: str) -> dict[str, Any]:
+    """A draft's ``config.json``, with the quantisation that some tools write into a file of its own.
+
+    Raises:
+        DFlashError: naming ``field``, as ``read_json`` does.
+    """
+    raw = read_json(folder / "config.json", field)
+    given = raw.get("quantization_config") or raw.get("compression_config")
+    if not given and (folder / _QUANTISATION_FILE).is_file():
+        given = read_json(folder / _QUANTISATION_FILE, field).get("quantization")
+    return raw | {"quantization_config": given} if given else raw

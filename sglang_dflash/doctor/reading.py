@@ -11,7 +11,14 @@ from sglang_dflash.checks.case import Case, Plan
 from sglang_dflash.checks.names import expected_tensors
 from sglang_dflash.checks.tensors import TensorInfo, read_tensors
 from sglang_dflash.checks.texts import read_texts
-from sglang_dflash.config import from_speculators, is_speculators, local_folder, parse_draft_config, read_json
+from sglang_dflash.config import (
+    from_speculators,
+    is_speculators,
+    local_folder,
+    parse_draft_config,
+    read_draft_json,
+    read_json,
+)
 from sglang_dflash.doctor.weights import estimated_bytes, stored_bytes
 from sglang_dflash.errors import DFlashError
 
@@ -37,7 +44,7 @@ def read(
         DFlashError: a checkpoint is not on this machine, or one of its files cannot be read.
     """
     target_folder, draft_folder = _folder("TARGET", target, revision), _folder("DRAFT", draft, draft_revision)
-    raw = read_json(draft_folder / "config.json", "DRAFT")
+    raw = read_draft_json(draft_folder, "DRAFT")
     raw = from_speculators(raw) if is_speculators(raw) else raw
     config = completed(read_json(target_folder / "config.json", "TARGET"))
     catalogue = load_catalogue()

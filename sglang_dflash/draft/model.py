@@ -6,6 +6,7 @@ hidden states: their K and V are written into every layer's cache by ``context.i
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -38,7 +39,11 @@ class DFlashDraftModel(nn.Module):
     def __init__(self, config, quant_config=None, prefix: str = ""):
         super().__init__()
         self.config = config
-        self.draft_config = draft = parse_draft_config(config.to_dict())
+        draft = parse_draft_config(config.to_dict())
+        if quant_config is not None and draft.quantisation is None:
+            # SGLang also takes it from another file, or from the command line.
+            draft = replace(draft, quantisation=quant_config.get_name())
+        self.draft_config = draft
         base = f"{prefix}." if prefix else ""
         self.fc = ReplicatedLinear(
             draft.num_context_features * draft.hidden_size,

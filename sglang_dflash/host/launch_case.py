@@ -8,7 +8,7 @@ from sglang_dflash.catalogue import load_catalogue
 from sglang_dflash.checks import read_tensors
 from sglang_dflash.checks.case import Case, Plan
 from sglang_dflash.checks.texts import Texts, read_texts
-from sglang_dflash.config import from_speculators, is_speculators, local_folder, parse_draft_config, read_json
+from sglang_dflash.config import from_speculators, is_speculators, local_folder, parse_draft_config, read_draft_json
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.contract import Touch
 
@@ -112,7 +112,7 @@ def _texts(cfg) -> Texts | None:
 def _draft_config(cfg, path: str, folder: Path | None) -> dict[str, Any]:
     overrides = json.loads(cfg.json_model_override_args)
     if folder is not None:
-        return read_json(folder / "config.json", _DRAFT) | overrides
+        return read_draft_json(folder, _DRAFT) | overrides
     from sglang.srt.utils.hf_transformers_utils import get_config
 
     try:

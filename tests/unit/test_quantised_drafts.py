@@ -1,5 +1,6 @@
 """Quantised drafts: SGLang's layers get their tensors, the checks know them, injection goes through their kernels."""
 
+import json
 from types import SimpleNamespace
 
 import kinds
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from test_draft_kinds import PREFIXES, block_ids, contexts
 
 from sglang_dflash.checks.tensors import check_tensors, read_tensors
-from sglang_dflash.config import parse_draft_config
+from sglang_dflash.config import load_draft_config, parse_draft_config
 from sglang_dflash.context.inject import LayerwiseProjection, PackedProjection, _projection
 from sglang_dflash.draft.ends import build_ends
 from sglang_dflash.draft.model import DFlashDraftModel
@@ -51,12 +52,12 @@ def quantised(method: str, tensors) -> dict[str, torch.Tensor]:
     return out
 
 
-def unloaded(method: str, config=PLAIN) -> DFlashDraftModel:
+def unloaded(method: str, config=PLAIN, of_model=None) -> DFlashDraftModel:
     from sglang.srt.layers.quantization import get_quantization_config
 
     with kinds.single_rank():
         quant_config = get_quantization_config(method).from_config(METHODS[method])
-        raw = config | {"quantization_config": METHODS[method]}
+        raw = of_model or config | {"quantization_config": METHODS[method]}
         return DFlashDraftModel(SimpleNamespace(to_dict=lambda: raw), quant_config)
 
 
@@ -71,6 +72,18 @@ def test_tensors_of_a_method_are_known_and_land_in_its_layers(method, tmp_path):
     loaded = model.get_parameter(f"layers.1.self_attn.qkv_proj.{kind}")
     assert torch.equal(loaded.view(torch.uint8), torch.cat(parts, 1 if method == "awq" else 0).view(torch.uint8))
     assert torch.equal(model.norm.weight, tensors["norm.weight"])
+
+
+def test_the_method_may_stand_in_a_file_of_its_own(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(PLAIN))
+    assert load_draft_config(tmp_path).quantisation is None
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+    assert load_draft_config(tmp_path).quantisation == "FP8"
+    (tmp_path / "config.json").write_text(json.dumps(PLAIN | {"quantization_config": {"quant_method": "awq"}}))
+    assert load_draft_config(tmp_path).quantisation == "awq"
+    # The model is told by SGLang, whose config then has no such key.
+    model = unloaded("w8a8_int8", of_model=PLAIN)
+    model.load_weights(quantised("w8a8_int8", kinds.tensors_of(PLAIN)).items())
 
 
 def test_incomplete_or_strange_checkpoints_are_named(tmp_path):
