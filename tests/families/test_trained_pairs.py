@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from checkpoints import TOKENIZER_FILES
 from compare import assert_greedy
 from oracle import Oracle
+from safetensors.torch import load_file, save_file
 from table import BY_NAME
 
 from sglang_dflash.pair import TARGET_DIR
@@ -34,12 +36,22 @@ def name(request) -> str:
 
 @pytest.fixture(scope="module")
 def folders(name, tmp_path_factory) -> tuple[Path, Path]:
-    """(target, draft), the target with the embedded pair's tokenizer."""
-    target = tmp_path_factory.mktemp("trained") / "target"
-    shutil.copytree(PAIRS / name / "target", target)
+    """(target, draft) in float32, the target with the embedded pair's tokenizer."""
+    folder = tmp_path_factory.mktemp("trained")
+    unpack(PAIRS / name / "target", folder / "target", BY_NAME[name].published)
+    unpack(PAIRS / name / "draft", folder / "draft", {})
     for file in TOKENIZER_FILES:
-        shutil.copy(TARGET_DIR / file, target / file)
-    return target, PAIRS / name / "draft"
+        shutil.copy(TARGET_DIR / file, folder / "target" / file)
+    return folder / "target", folder / "draft"
+
+
+def unpack(kept: Path, out: Path, published: Mapping) -> None:
+    """A kept bfloat16 checkpoint as a float32 one: some of SGLang's models go by their config's dtype alone."""
+    out.mkdir()
+    config = json.loads((kept / "config.json").read_text()) | {"dtype": "float32"} | dict(published)
+    (out / "config.json").write_text(json.dumps(config))
+    tensors = {name: tensor.float() for name, tensor in load_file(kept / "model.safetensors").items()}
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,7 @@ def prompts() -> list[list[int]]:
 @pytest.fixture(scope="module")
 def answers(name, folders, prompts, logs, launch):
     family = BY_NAME[name]
-    spec = ServerSpec(*map(str, folders), "dflash").with_flags(*family.flags, "--dtype", "float32")
+    spec = ServerSpec(*map(str, folders), "dflash").with_flags(*family.flags)
     with ServerProcess(spec.with_env(**family.env), logs, launcher=launch) as server:
         return server.client.generate_many(prompts, 4, {"temperature": 0.0, "max_new_tokens": 200})
 
