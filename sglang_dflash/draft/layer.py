@@ -9,6 +9,9 @@ from sglang_dflash.draft.convolution import BlockConvolution
 from sglang_dflash.draft.mlp import DraftMLP
 from sglang_dflash.draft.norms import norm_class
 
+# Attention backends whose kernels read sinks in fp32; the others read them in the model's dtype.
+SINKS_IN_FP32 = ("trtllm_mha",)
+
 
 class DraftLayer(nn.Module):
     """Pre-norm decoder layer; the residual travels beside the hidden state, as in SGLang's models."""
@@ -31,8 +34,11 @@ class DraftLayer(nn.Module):
         hidden, residual = self.post_attention_layernorm(hidden, residual)
         return self.feed_forward(hidden), residual
 
-    def bind_block(self, block_size: int) -> None:
-        """Take the number of tokens in a block; attention gets it from the batch."""
+    def bind(self, block_size: int, attention_backend: str) -> None:
+        """Take what this run decides: tokens in a block, and SGLang's attention backend of the draft."""
+        sinks = self.self_attn.attention_sink_bias
+        if sinks is not None and attention_backend in SINKS_IN_FP32:
+            sinks.data = sinks.data.float()
 
     def attend(self, positions: torch.Tensor, hidden: torch.Tensor, forward_batch) -> torch.Tensor:
         """Attention over normed hidden states [tokens, hidden]."""
@@ -51,7 +57,8 @@ class ConvolvedLayer(DraftLayer):
         self.attention_conv = BlockConvolution(config.hidden_size, config.block_size, config.convolution)
         self.mlp_conv = BlockConvolution(config.hidden_size, config.block_size, config.convolution)
 
-    def bind_block(self, block_size: int) -> None:
+    def bind(self, block_size: int, attention_backend: str) -> None:
+        super().bind(block_size, attention_backend)
         self.attention_conv.block_size = self.mlp_conv.block_size = block_size
 
     def attend(self, positions: torch.Tensor, hidden: torch.Tensor, forward_batch) -> torch.Tensor:

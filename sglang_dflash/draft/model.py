@@ -27,7 +27,7 @@ from sglang_dflash.host.model_api import (
 
 
 class DFlashDraftModel(nn.Module):
-    """The whole draft. ``bind_ends`` must be called before the first ``forward``.
+    """The whole draft. ``bind`` must be called before the first ``forward``.
 
     Parameters are those of published checkpoints: ``fc`` and ``hidden_norm`` fuse the context features,
     ``layers.*`` and ``norm`` draft; embedding and head are the target's unless the checkpoint ships its own.
@@ -97,14 +97,14 @@ class DFlashDraftModel(nn.Module):
             and draft.activation.limit is None
         )
 
-    def bind_ends(self, ends: Ends, block_size: int) -> None:
-        """Take what stands around the layers, and how many tokens a block has in this run.
+    def bind(self, ends: Ends, block_size: int, attention_backend: str) -> None:
+        """Take what stands around the layers, the tokens in a block, and SGLang's attention backend of this run.
 
         Both ends run inside the forward pass, hence inside its captured graph.
         """
         self._ends = ends
         for layer in self.layers:
-            layer.bind_block(block_size)
+            layer.bind(block_size, attention_backend)
 
     def get_input_embeddings(self) -> nn.Module | None:
         """The draft's own embedding, None where it borrows the target's."""

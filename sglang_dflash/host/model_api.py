@@ -57,8 +57,8 @@ def is_dense(linear) -> bool:
 
 
 def sharded_by_head(num_heads: int) -> torch.nn.Parameter:
-    """A value for each of this rank's heads, [num_heads] fp32; loads its part of a tensor of all heads."""
-    parameter = torch.nn.Parameter(torch.zeros(num_heads, dtype=torch.float32), requires_grad=False)
+    """A value for each of this rank's heads, [num_heads]; loads its part of a tensor of all heads."""
+    parameter = torch.nn.Parameter(torch.zeros(num_heads), requires_grad=False)
     parameter.weight_loader = sharded_weight_loader(0, parallel_group="tp")
     return parameter
 

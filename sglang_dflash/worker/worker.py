@@ -85,7 +85,7 @@ class DFlashWorker(BaseSpecWorker):
         self._draft_worker, self._draft_runner = bundle.draft_worker, bundle.draft_model_runner
         layer_ids = bundle.draft_model.draft_config.layer_ids_for(depth_of(target.model))
         prepare_capture(target.model, layer_ids)
-        self._bind_draft(bundle.draft_model, server_args.speculative_draft_model_path)
+        self._bind_draft(bundle, server_args.speculative_draft_model_path)
         self._build_steps(bundle.draft_model, target)
         logger.info(
             "sglang-dflash: draft of %d layers, block size %d, verify width %d, context %s, attention %s",
@@ -96,7 +96,8 @@ class DFlashWorker(BaseSpecWorker):
             bundle.resolved_attention_backend,
         )
 
-    def _bind_draft(self, draft_model: DFlashDraftModel, source: str) -> None:
+    def _bind_draft(self, bundle, source: str) -> None:
+        draft_model: DFlashDraftModel = bundle.draft_model
         target = self._target_worker.model_runner
         tokenizer = self._target_worker.tokenizer
         vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
@@ -105,7 +106,7 @@ class DFlashWorker(BaseSpecWorker):
         )
         row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device))
         ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size)
-        draft_model.bind_ends(ends, self.block_size)
+        draft_model.bind(ends, self.block_size, bundle.resolved_attention_backend)
 
     def _build_steps(self, draft_model: DFlashDraftModel, target) -> None:
         device = torch.device(target.device)

@@ -175,7 +175,7 @@ def loaded(config: dict[str, Any], tensors: dict[str, torch.Tensor], ends_of: Si
     model = built(config)
     model.load_weights(tensors.items())
     with single_rank():
-        model.bind_ends(build_ends(model, ends_of, 3, None, BLOCK), BLOCK)
+        model.bind(build_ends(model, ends_of, 3, None, BLOCK), BLOCK, "dflash_cpu")
     return model
 
 

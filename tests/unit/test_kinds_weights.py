@@ -119,3 +119,12 @@ def test_copies_of_the_targets_ends_are_kept_once():
     # A table that its owner scales is another embedding.
     ends_of.get_input_embeddings().embed_scale = 2.0
     assert kinds.loaded(config, copies, ends_of).embed_tokens is not None
+
+
+def test_sinks_are_in_the_dtype_that_the_attention_backend_reads():
+    model = kinds.built(KINDS["mimo"]).bfloat16()
+    model.bind(None, kinds.BLOCK, "fa3")
+    sinks = [layer.self_attn.attention_sink_bias for layer in model.layers]
+    assert all(sink.dtype == torch.bfloat16 for sink in sinks)
+    model.bind(None, kinds.BLOCK, "trtllm_mha")
+    assert all(sink.dtype == torch.float32 for sink in sinks)

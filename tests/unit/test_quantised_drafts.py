@@ -116,7 +116,7 @@ def test_blocks_are_those_of_the_dequantised_weights(name, tmp_path, monkeypatch
     model = unloaded("w8a8_int8", config)
     model.load_weights(tensors.items())
     with kinds.single_rank():
-        model.bind_ends(build_ends(model, ends_of, 3, None, BLOCK), BLOCK)
+        model.bind(build_ends(model, ends_of, 3, None, BLOCK), BLOCK, "dflash_cpu")
     assert isinstance(_projection(model), LayerwiseProjection)
     assert isinstance(_projection(kinds.loaded(config, whole, ends_of)), PackedProjection)
     bench.inject(model, contexts())
