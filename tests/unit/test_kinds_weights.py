@@ -122,9 +122,11 @@ def test_copies_of_the_targets_ends_are_kept_once():
 
 
 def test_sinks_are_in_the_dtype_that_the_attention_backend_reads():
-    model = kinds.built(KINDS["mimo"]).bfloat16()
-    model.bind(None, kinds.BLOCK, "fa3")
+    model = kinds.built(KINDS["mimo"])
     sinks = [layer.self_attn.attention_sink_bias for layer in model.layers]
+    for sink in sinks:
+        sink.data = sink.data.bfloat16()
+    model.bind(None, kinds.BLOCK, "fa3")
     assert all(sink.dtype == torch.bfloat16 for sink in sinks)
     model.bind(None, kinds.BLOCK, "trtllm_mha")
     assert all(sink.dtype == torch.float32 for sink in sinks)
