@@ -82,3 +82,44 @@ def test_states_fit_the_memory():
     assert default_states(megabyte, 48, 16, False, 680 * megabyte) == 10
     assert default_states(megabyte, 48, 15, True, 480 * megabyte) == 20
     assert default_states(megabyte, 48, 16, True, megabyte) == 3
+
+
+@pytest.mark.parametrize("window_per_node", (True, False))
+@pytest.mark.parametrize("width", (4, 16))
+def test_memory_of_a_request(monkeypatch, window_per_node, width):
+    """docs/hybrid.md: what one more request takes in SGLang's pool."""
+    from sglang.srt.configs.mamba_utils import Mamba2CacheParams, Mamba2StateDType, Mamba2StateShape
+    from sglang.srt.mem_cache import memory_pool
+
+    if window_per_node:
+        monkeypatch.setattr(memory_pool, "conv_window_dedup_enabled", lambda *unused: False)
+    layers, heads, value_heads, key, value, taps = 3, 2, 4, 16, 8, 4
+    shape = Mamba2StateShape.create(
+        tp_world_size=1,
+        intermediate_size=value_heads * value,
+        n_groups=heads,
+        num_heads=value_heads,
+        head_dim=value,
+        state_size=key,
+        conv_kernel=taps,
+    )
+    dtype = Mamba2StateDType(conv=torch.float32, temporal=torch.float32)
+    sizes = []
+    for requests in (1, 2):
+        pool = memory_pool.MambaPool(
+            size=requests,
+            spec_state_size=requests,
+            cache_params=Mamba2CacheParams(shape=shape, layers=list(range(layers)), dtype=dtype),
+            mamba_layer_ids=list(range(layers)),
+            device="cpu",
+            speculative_num_draft_tokens=width,
+        )
+        states = pool.mamba_cache
+        own = (*states.conv, states.temporal)
+        nodes = (*states.intermediate_conv_window, states.intermediate_ssm)
+        sizes.append([sum(t.untyped_storage().nbytes() for t in part) for part in (own, nodes)])
+    own, nodes = (more - less for more, less in zip(sizes[1], sizes[0], strict=True))
+    channels, matrix = 2 * heads * key + value_heads * value, value_heads * value * key
+    columns = width * (taps - 1) if window_per_node else width + taps - 2
+    assert own == layers * 4 * (channels * (taps - 1) + matrix)
+    assert nodes == layers * 4 * (channels * columns + width * matrix)
