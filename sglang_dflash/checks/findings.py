@@ -1,6 +1,5 @@
 """What a check found: one value each, for the launch, which refuses or warns, and for the report."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from sglang_dflash.errors import DFlashError
@@ -76,13 +75,6 @@ class Finding:
     def as_dict(self) -> dict[str, str]:
         """For JSON."""
         return asdict(self)
-
-
-def raise_first(findings: Iterable[Finding]) -> None:
-    """Raise the first error as ``DFlashError``; warnings and notes pass."""
-    for finding in findings:
-        if finding.severity == ERROR:
-            raise finding.as_error()
 
 
 def meanings() -> str:

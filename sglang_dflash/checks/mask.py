@@ -1,11 +1,10 @@
 """Which token id fills a block's positions after the anchor."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sglang_dflash.checks.findings import ERROR, Finding
-from sglang_dflash.config import DraftConfig, read_json
+from sglang_dflash.config import DraftConfig
 
 _OTHER_DRAFT = "use the draft that was trained for this target"
 
@@ -45,12 +44,6 @@ def _found(draft: DraftConfig, vocabulary: Mapping[str, int]) -> int:
     named = vocabulary.get(draft.mask_token)
     # A name that the tokenizer lacks was, in training, added behind its last token.
     return next((i for i in (draft.mask_token_id, named) if i is not None), max(vocabulary.values(), default=-1) + 1)
-
-
-def read_vocabulary(folder: Path) -> dict[str, int] | None:
-    """Tokens and ids of a folder's ``tokenizer.json``; None where there is none or it is of another kind."""
-    path = folder / "tokenizer.json"
-    return vocabulary_of(read_json(path, "target tokenizer")) if path.is_file() else None
 
 
 def vocabulary_of(tokenizer: Mapping[str, Any]) -> dict[str, int] | None:

@@ -3,27 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sglang_dflash.checks.findings import ERROR, Finding, raise_first
+from sglang_dflash.checks.findings import ERROR, Finding
 from sglang_dflash.config import DraftConfig
 
 _OTHER_DRAFT = "use the draft that was trained for this target"
 _FIX = "fix the draft's config.json"
-
-
-def check_pair(
-    target: Mapping[str, Any],
-    draft: DraftConfig,
-    *,
-    block_size: int | None = None,
-    window: int | None = None,
-    tp_size: int = 1,
-) -> None:
-    """Refuse a pair that cannot work; arguments as of ``pair_findings``.
-
-    Raises:
-        DFlashError: naming the field that does not fit.
-    """
-    raise_first(pair_findings(target, draft, block_size=block_size, window=window, tp_size=tp_size))
 
 
 def pair_findings(

@@ -8,9 +8,11 @@ import torch
 from published_drafts import GEMMA4_31B, GPT_OSS_20B, QWEN3_8B, QWEN35_27B, plain
 from safetensors.torch import save_file
 
-from sglang_dflash.checks import check_pair, check_tensors, mask_token_id, read_tensors, read_vocabulary
+from sglang_dflash.checks import check_tensors, mask_token_id, read_tensors
 from sglang_dflash.checks.names import expected_tensors
+from sglang_dflash.checks.pair import pair_findings
 from sglang_dflash.checks.tensors import TensorInfo
+from sglang_dflash.checks.texts import read_texts
 from sglang_dflash.config import parse_draft_config
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.targets import WITHOUT_CAPTURE, check_capture
@@ -49,7 +51,7 @@ def tapping(*layer_ids):
 def test_published_pairs_fit(target, raw):
     draft = parse_draft_config(raw)
     for block_size in (None, 2, 5, 16, 32):
-        check_pair(target, draft, block_size=block_size, window=4096, tp_size=2)
+        assert list(pair_findings(target, draft, block_size=block_size, window=4096, tp_size=2)) == []
 
 
 @pytest.mark.parametrize(
@@ -80,9 +82,8 @@ def test_published_pairs_fit(target, raw):
     ],
 )
 def test_a_pair_that_does_not_fit_is_named(target, draft, named):
-    with pytest.raises(DFlashError) as caught:
-        check_pair(QWEN3_8B_TARGET | target, draft)
-    assert str(caught.value).startswith(named)
+    found = list(pair_findings(QWEN3_8B_TARGET | target, draft))
+    assert str(found[0].as_error()).startswith(named)
 
 
 @pytest.mark.parametrize(
@@ -97,14 +98,13 @@ def test_a_pair_that_does_not_fit_is_named(target, draft, named):
     ],
 )
 def test_sizes_asked_for_are_checked(asked, named):
-    with pytest.raises(DFlashError) as caught:
-        check_pair(QWEN3_8B_TARGET, parse_draft_config(QWEN3_8B), **asked)
-    assert str(caught.value).startswith(named)
+    [found] = pair_findings(QWEN3_8B_TARGET, parse_draft_config(QWEN3_8B), **asked)
+    assert str(found.as_error()).startswith(named)
 
 
 def test_looped_targets_count_every_loop():
     draft = parse_draft_config(QWEN3_8B)
-    check_pair(QWEN3_8B_TARGET | {"num_hidden_layers": 18, "num_loops": 2}, draft)
+    assert list(pair_findings(QWEN3_8B_TARGET | {"num_hidden_layers": 18, "num_loops": 2}, draft)) == []
 
 
 def tiny_tensors(raw=TINY) -> dict[str, TensorInfo]:
@@ -202,10 +202,11 @@ def test_mask_token_by_number_by_name_or_behind_the_vocabulary():
 
 
 def test_vocabulary_with_added_tokens(tmp_path):
-    assert read_vocabulary(tmp_path) is None
+    assert read_texts(tmp_path).vocabulary is None
     tokenizer = {"model": {"vocab": {"a": 0}}, "added_tokens": [{"content": "<mask>", "id": 1}]}
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert read_vocabulary(tmp_path) == {"a": 0, "<mask>": 1}
+    texts = read_texts(tmp_path)
+    assert texts.vocabulary == {"a": 0, "<mask>": 1} and texts.added == {1} and texts.token(1) == "<mask>"
 
 
 def test_targets_that_cannot_hand_out_their_hidden_states():

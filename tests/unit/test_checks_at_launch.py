@@ -33,12 +33,13 @@ DRAFT = plain(
     num_target_layers=4,
     dflash_config={"mask_token_id": 3, "target_layer_ids": [0, 1, 2]},
 )
-TAPS_LAST = {"dflash_config": {"mask_token_id": 3, "target_layer_ids": [1, 3]}}
+TAPS_LAST = {"dflash_config": {"mask_token_id": 3, "target_layer_ids": [0, 1, 3]}}
 
 # name -> (changes to the draft, flags, environment, start of the error; None: accepted)
 CASES = {
     "a good pair": ({}, "", {}, None),
     "another block size": ({}, "--speculative-num-draft-tokens 5", {}, None),
+    "a wiring that drafts badly": ({"is_causal": True}, "", {}, None),
     "overlap off by an old flag": ({}, "", {"SGLANG_ENABLE_SPEC_V2": "0"}, None),
     "overlap on by old flags": (
         {},
@@ -65,7 +66,7 @@ CASES = {
         None,
     ),
     "unknown worker": ({}, "", {"SGLANG_DFLASH_WORKER": "other"}, "SGLANG_DFLASH_WORKER: is 'other'"),
-    "last layer": (TAPS_LAST, "", {}, "draft target_layer_ids: hold 3, the last layer"),
+    "the last layer too": (TAPS_LAST, "", {}, None),
     "mask token": ({"dflash_config": {"mask_token_id": 128}}, "", {}, "draft mask_token_id: is 128"),
     "block of one": ({}, "--speculative-num-draft-tokens 1", {}, "--speculative-num-draft-tokens: is 1"),
     "two block sizes": (
@@ -154,6 +155,12 @@ def test_block_size_comes_from_the_draft_or_the_flag(outcomes):
     other = outcomes["another block size"]
     assert other.fields["speculative_num_draft_tokens"] == 5
     assert any("is 5, the draft was trained on blocks of 16" in line for line in other.log)
+
+
+def test_a_warning_is_one_line_of_the_log(outcomes):
+    lines = [line for line in outcomes["a wiring that drafts badly"].log if "is_causal" in line]
+    assert len(lines) == 1 and lines[0].startswith("sglang-dflash: draft is_causal: is true, and layer 0 has full")
+    assert not any("is_causal" in line for line in outcomes["a good pair"].log)
 
 
 def test_old_environment_flags_do_what_they_say_or_the_log_tells(outcomes):
