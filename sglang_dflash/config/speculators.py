@@ -24,6 +24,22 @@ _OWN_KEYS = (
     "final_logit_softcapping",
 )
 _LAYER_KEYS = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers", "quantization_config")
+_DEFAULTED = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "rms_norm_eps",
+    "max_position_embeddings",
+    "attention_bias",
+    "layer_types",
+    "sliding_window",
+    "use_sliding_window",
+    "max_window_layers",
+)
 _UNKNOWN_PARTS = (
     "dflash_context_residual",
     "dflash_block_position_embedding",
@@ -82,9 +98,10 @@ def _layer_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         defaults = AutoConfig.for_model(given.get("model_type", "qwen3"), **fields).to_dict()
     except ValueError:
-        defaults = {}
-    # Rope stays as given: the class would turn it into its own spelling.
-    return {key: value for key, value in defaults.items() if not key.startswith("rope")} | fields
+        defaults = {}  # a class that is not known here; what it leaves out is then missed by name
+    rope = any(key.startswith("rope") for key in fields)
+    wanted = _DEFAULTED if rope else (*_DEFAULTED, "rope_parameters")
+    return {key: defaults[key] for key in wanted if defaults.get(key) is not None} | fields
 
 
 def _layer_outputs(ids: Any) -> list[int]:

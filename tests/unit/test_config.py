@@ -195,6 +195,13 @@ def test_speculators_leave_out_what_is_default():
     assert parse_draft_config(raw | {"sliding_window_non_causal": True}).layers == (LayerAttention(64, False),) * 5
 
 
+@pytest.mark.parametrize("model_type", ["gemma4", "llama", "qwen3_moe", "a-new-one"])
+def test_speculators_layers_may_be_described_with_any_targets_class(model_type):
+    layers = published_drafts.SPECULATORS["transformer_layer_config"] | {"model_type": model_type}
+    draft = parse_draft_config(published_drafts.SPECULATORS | {"transformer_layer_config": layers})
+    assert draft == parse_draft_config(published_drafts.SPECULATORS)
+
+
 def test_a_speculators_export_with_z_labs_fields_is_read_by_those():
     raw = published_drafts.QWEN38_27B_DFLASH2 | {
         "speculators_model_type": "dflash2",
