@@ -38,10 +38,10 @@ def _qwen3_next():
     return _with_interval(config)
 
 
-def _qwen3_5():
+def qwen3_5_config(**more):
     from transformers import Qwen3_5TextConfig
 
-    return _with_interval(Qwen3_5TextConfig(**_gated_delta(rope_parameters=_mrope())))
+    return _with_interval(Qwen3_5TextConfig(**_gated_delta(rope_parameters=_mrope()) | more))
 
 
 def _qwen3_5_moe():
@@ -76,7 +76,7 @@ FAMILIES = (
         "Qwen3.5 and 3.6 dense",
         "gated delta net and gated full attention, rotary positions in three sections",
         ("Qwen/Qwen3.5-4B", "Qwen/Qwen3.5-9B", "Qwen/Qwen3.5-27B", "Qwen/Qwen3.6-27B"),
-        _qwen3_5,
+        qwen3_5_config,
         "Qwen3_5ForCausalLM",
         (0, 1, 2),
         tree_flags=TREES,

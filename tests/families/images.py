@@ -48,8 +48,9 @@ def image_prompts(mark: str) -> tuple[ImagePrompt, ...]:
 
 
 def _picture(seed: int) -> Image.Image:
-    blocks = numpy.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=numpy.uint8)
-    return Image.fromarray(blocks).resize((96, 64), Image.Resampling.NEAREST)
+    # A size that no processor changes: two ways to interpolate differ.
+    blocks = numpy.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=numpy.uint8)
+    return Image.fromarray(blocks).resize((384, 384), Image.Resampling.NEAREST)
 
 
 def _data_url(image: Image.Image) -> str:

@@ -132,6 +132,11 @@ FAMILIES = (
         (0, 2, 3),
         flags=("--skip-tokenizer-init",),
         published=KIMI_CONFIG,
-        rename={"language_model.model.blocks.": "language_model.model.layers."},
+        # transformers does not write all names as they are published.
+        rename={
+            "language_model.model.blocks.": "language_model.model.layers.",
+            "vision_tower.encoder.patch_embed.": "vision_tower.patch_embed.",
+            "model.mm_projector.": "mm_projector.",
+        },
     ),
 )

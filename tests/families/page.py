@@ -25,8 +25,9 @@ PARTS = {
 
 
 def record(outcomes: dict[str, dict[str, bool]]) -> None:
-    """Put ``outcomes`` (part -> passed, by family) in the place of what is recorded for these families."""
-    known = passed() | outcomes
+    """Put ``outcomes`` (part -> passed, by family) in the place of what is recorded for these parts."""
+    known = passed()
+    known |= {name: known.get(name, {}) | parts for name, parts in outcomes.items()}
     ordered = {family.name: known[family.name] for family in FAMILIES if family.name in known}
     RECORD.write_text(json.dumps(ordered, indent=1) + "\n")
 
@@ -37,9 +38,13 @@ def passed() -> dict[str, dict[str, bool]]:
 
 
 def served() -> list[Family]:
-    """Families of which every recorded part passed, in the table's order."""
+    """Families of which every part passed, in the table's order."""
     outcomes = passed()
-    return [f for f in FAMILIES if f.name in outcomes and all(outcomes[f.name].values())]
+    return [f for f in FAMILIES if all(outcomes.get(f.name, {}).get(part) for part in _parts(f))]
+
+
+def _parts(family: Family) -> list[str]:
+    return [part for part in PARTS if part != "image" or family.image_token is not None]
 
 
 def page() -> str:
