@@ -108,6 +108,12 @@ def step(context: typer.Context) -> None:
 
 
 @bench_app.command(context_settings=PASS_ON)
+def products(context: typer.Context) -> None:
+    """Dense projections on this host: torch's choice of library beside ours."""
+    _run_module("sglang_dflash.platform.products", context.args)
+
+
+@bench_app.command(context_settings=PASS_ON)
 def cost(context: typer.Context) -> None:
     """What one round does: launches, syncs, allocations, copies, ours beside the built-in worker's."""
     _run_module("sglang_dflash.bench.roundcost", context.args)
