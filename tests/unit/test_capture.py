@@ -1,5 +1,8 @@
 """Capture of every layer's output, the last one's too, over decoders as SGLang writes them."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -144,3 +147,22 @@ def test_the_embedding_of_either_kind_of_class():
     ids = torch.tensor([1, 5])
     for model in (Model(), Hooked()):
         torch.testing.assert_close(input_embedding(model)(ids), model.model.embed_tokens(ids))
+
+
+UNSERVED = {  # classes that no CPU can run: module, what their capture goes through
+    "DeepseekV4ForCausalLM": ("deepseek_v4", "def set_dspark_layers_to_capture"),
+    "GlmMoeDsaForCausalLM": ("glm4_moe", "class GlmMoeDsaForCausalLM(DeepseekV2ForCausalLM)"),
+    "DeepseekV32ForCausalLM": ("deepseek_v2", "class DeepseekV32ForCausalLM(DeepseekV2ForCausalLM)"),
+}
+
+
+@pytest.mark.parametrize("architecture", UNSERVED)
+def test_the_hooks_of_classes_that_only_a_gpu_runs(architecture):
+    """Read as text: the modules import kernels of accelerators."""
+    module, hook = UNSERVED[architecture]
+    root = Path(importlib.util.find_spec("sglang").submodule_search_locations[0])
+    source = (root / "srt" / "models" / f"{module}.py").read_text()
+    assert f"class {architecture}(" in source and hook in source
+    # The final norm goes through a module call with the residual beside it, which is what the last layer is read from;
+    # DeepSeek V4's hook captures after each layer by itself.
+    assert "residual_batch.final_norm(" in source or "completed, out=dspark_aux_hidden_states.slot" in source
