@@ -25,8 +25,6 @@ class CpuAttention(AttentionBackend):
 
     # Lengths live on the host already: nothing has to be copied for us.
     needs_cpu_seq_lens = False
-    # Gemma 4 tells a backend of this kind which tokens of an image see each other: ``forward_metadata`` below.
-    fa_impl_ver = 4
 
     def __init__(self, runner):
         super().__init__()
@@ -36,6 +34,10 @@ class CpuAttention(AttentionBackend):
         self._kv = rows_of(runner.token_to_kv_pool)
         self._spans: list[Span] = []
         self.forward_metadata = ImageSpans()
+
+    def expect_images(self) -> None:
+        """Have a model whose images see all of themselves (Gemma 4) write them into ``forward_metadata``."""
+        self.fa_impl_ver = 4  # the kind of backend that SGLang's model does this for
 
     def support_triton(self) -> bool:
         return False
@@ -99,7 +101,8 @@ class CpuAttention(AttentionBackend):
         if keys.dtype != q.dtype:
             keys, values = keys.to(q.dtype), values.to(q.dtype)
         causal = layer.attn_type is not AttentionType.ENCODER_ONLY
-        images = self.forward_metadata.image_token_ranges
+        # In sliding layers only, as the model was trained; SGLang's own backends do so in all layers.
+        images = self.forward_metadata.image_token_ranges if layer.sliding_window_size >= 0 else None
         bias = span.bias(causal, layer.sliding_window_size, group, q.dtype, images)
         if span.pad is not None:
             q = q.index_select(0, span.pad.pick)

@@ -27,11 +27,12 @@ def sees_everything(queries: Queries, causal: bool, window: int) -> bool:
     return not causal or (queries.width == 1 and queries.tree is None)
 
 
-def visible(queries: Queries, causal: bool, window: int) -> torch.Tensor:
+def visible(queries: Queries, causal: bool, window: int, image: torch.Tensor | None = None) -> torch.Tensor:
     """[bs, q, L] bool: may query i see column j?
 
     Not causal: every column of the request. Causal: columns up to the query's own, or with a tree the whole
-    context and the nodes that ``tree`` names. ``window`` >= 0: only keys at most ``window`` positions back.
+    context and the nodes that ``tree`` names, and those of ``image`` [bs, q, L]. ``window`` >= 0: only keys at
+    most ``window`` positions back.
     """
     column = torch.arange(queries.columns)
     starts = queries.starts[:, None, None]
@@ -41,6 +42,8 @@ def visible(queries: Queries, causal: bool, window: int) -> torch.Tensor:
         seen = column <= starts + step
     elif causal:
         seen = (column < starts) | (seen & _spread(queries.tree, queries.starts, queries.columns))
+    if image is not None:
+        seen = seen | image
     if window >= 0:
         here, there = starts + step, column
         if queries.positions is not None:

@@ -48,9 +48,8 @@ class Span:
             if images is None and sees_everything(self.queries, causal, window):
                 self._biases[key] = None
             else:
-                seen = visible(self.queries, causal, window)
-                if images is not None:
-                    seen = seen | self._of_one_image(images)
+                image = None if images is None else self._of_one_image(images)
+                seen = visible(self.queries, causal, window, image)
                 self._biases[key] = additive(seen, dtype, group if self.folded else 1)
         return self._biases[key]
 

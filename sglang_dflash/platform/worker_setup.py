@@ -35,6 +35,8 @@ def create_backend(runner):
     from sglang_dflash.platform.defaults import thread_count
 
     backend = CpuAttention(runner)
+    if getattr(runner.model_config.hf_text_config, "use_bidirectional_attention", None) == "vision":
+        backend.expect_images()
     if runner.use_mla_backend:
         absorb_latent_attention(BACKEND)
     torch.set_num_threads(thread_count(runner.model_config.hidden_size, get_parallel().tp_size))

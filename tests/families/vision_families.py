@@ -32,6 +32,7 @@ def _config():
         temporal_patch_size=2,
         out_hidden_size=HIDDEN,
         num_position_embeddings=64,
+        deepstack_visual_indexes=[],  # of the published config.json, which SGLang reads
     )
     return Qwen3_5Config(
         text_config=qwen3_5_config(vocab_size=WIDE_VOCAB),

@@ -97,7 +97,7 @@ class Batch:
     def expected(self, causal, window, cap, sinks, trees=None, depths=None, images=None):
         """[tokens, heads * v_dim], by ``attend``; to be called after the backend has stored k and v.
 
-        ``images``: first and last column of each token's image, whose columns it sees besides.
+        ``images``: first and last column of each token's image, which layers with a window see besides.
         """
         layer, out, token = self.layer, [], 0
         group = layer.tp_q_head_num // layer.tp_k_head_num
@@ -107,9 +107,11 @@ class Batch:
             for i in range(n):
                 tree = None if trees is None else trees[b]
                 seen = [sees(i, j, start, start + n, causal, window, tree, depths) for j in range(start + n)]
-                if images is not None and images[token][0] >= 0:
+                if images is not None and window >= 0:
                     first, last = images[token]
-                    seen = [see or first <= j <= last for j, see in enumerate(seen)]
+                    seen = [
+                        see or (first <= j <= last and j >= start + i - window) for j, see in enumerate(seen)
+                    ]
                 for head in range(layer.tp_q_head_num):
                     q = self.q[token].view(layer.tp_q_head_num, -1)[head]
                     sink = float(sinks[head]) if sinks is not None else None
