@@ -36,26 +36,52 @@ PLAIN = dict(
 )
 
 
+SHORT_CONV = dict(
+    architectures=["Lfm2ForCausalLM"],
+    model_type="lfm2",
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    layer_types=["conv", "full_attention"],
+    vocab_size=128,
+    max_position_embeddings=256,
+    dtype="float32",
+)
+
+
 @pytest.fixture(scope="module")
-def fields(tmp_path_factory):
+def outcomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     paths = {}
-    for name, config in (("hybrid", HYBRID), ("plain", PLAIN)):
+    for name, config in (("hybrid", HYBRID), ("plain", PLAIN), ("short", SHORT_CONV)):
         paths[name] = folder / name
         paths[name].mkdir()
         (paths[name] / "config.json").write_text(json.dumps(config))
     hybrid = ["--model-path", str(paths["hybrid"])]
     cases = {
         "plain": ["--model-path", str(paths["plain"])],
+        "short": ["--model-path", str(paths["short"])],
         "defaults": hybrid,
         "alone": [*hybrid, "--disable-radix-cache", "--max-running-requests", "5"],
         "ranks": [*hybrid, "--tp-size", "2"],
         "explicit": [*hybrid, "--max-mamba-cache-size", "7"],
         "extra": [*hybrid, "--mamba-scheduler-strategy", "extra_buffer", "--page-size", "4"],
     }
-    outcomes = launch([(argv, {}) for argv in cases.values()], resolve=True)
-    assert [outcome.error for outcome in outcomes] == [None] * len(cases)
-    return {name: outcome.fields for name, outcome in zip(cases, outcomes, strict=True)}
+    return dict(zip(cases, launch([(argv, {}) for argv in cases.values()], resolve=True), strict=True))
+
+
+@pytest.fixture(scope="module")
+def fields(outcomes):
+    served = {name: outcome for name, outcome in outcomes.items() if name != "short"}
+    assert {outcome.error for outcome in served.values()} == {None}
+    return {name: outcome.fields for name, outcome in served.items()}
+
+
+def test_other_kinds_of_recurrent_layers_are_refused_in_one_line(outcomes):
+    assert outcomes["short"].error == (
+        "DFlashError: model: has recurrent layers that the CPU platform has no operators for (use an accelerator)"
+    )
 
 
 def test_states_are_for_the_requests_that_run(fields):

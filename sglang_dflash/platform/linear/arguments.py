@@ -2,7 +2,8 @@
 
 import psutil
 
-from sglang_dflash.host.linear_args import keep_conv_dtype, state_bytes
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.linear_args import has_operators, keep_conv_dtype, state_bytes
 from sglang_dflash.host.platform_args import declare_resolution, register_resolution_hook, resolving_view
 from sglang_dflash.platform import NAME
 
@@ -15,11 +16,15 @@ LEAST = 3
 
 def install() -> None:
     """Wrap the argument steps that size state for a GPU (called once per process)."""
-    register_resolution_hook("handle_mamba_backend")(_dtype)
+    register_resolution_hook("handle_mamba_backend")(_kinds_and_dtype)
     register_resolution_hook("handle_cache_compatibility")(_sizes)
 
 
-def _dtype(server_args, previous) -> None:
+def _kinds_and_dtype(server_args, previous) -> None:
+    if not has_operators(server_args):
+        raise DFlashError(
+            "model", "has recurrent layers that the CPU platform has no operators for", "use an accelerator"
+        )
     previous(server_args)
     if resolving_view(server_args).dtype in ("float", "float32"):
         keep_conv_dtype("float32")
