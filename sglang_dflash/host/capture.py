@@ -40,8 +40,12 @@ TOUCHES = (
         _HOOK,
         ("layer_ids",),
     ),
+    Touch("sglang.srt.models.mimo_v2:MiMoV2FlashForCausalLM", "takes the last layer by itself", _HOOK),
     Touch("sglang.srt.layers.layernorm:RMSNorm", "the final norm hands on the last layer's output", _HOOK),
 )
+
+# Others take the last layer, too; these have to, because their decoders return three values.
+TAKES_LAST = ("MiMoV2",)
 
 
 def prepare_capture(model: nn.Module, layer_ids: Sequence[int]) -> None:
@@ -72,7 +76,8 @@ def _setter(model: nn.Module) -> tuple[Callable[[list[int]], None], bool]:
         own = model.set_dflash_layers_to_capture
         return lambda ids: own([i + 1 for i in ids]), False
     if hasattr(model, "set_dflash_layers_to_capture"):
-        return model.set_dflash_layers_to_capture, getattr(decoder.forward, "captures_last_layer", False)
+        takes_last = name.startswith(TAKES_LAST) or getattr(decoder.forward, "captures_last_layer", False)
+        return model.set_dflash_layers_to_capture, takes_last
     if hasattr(model, "set_dspark_layers_to_capture"):
         return model.set_dspark_layers_to_capture, True
     if hasattr(model, "capture_aux_hidden_states") and hasattr(decoder, "layers_to_capture"):

@@ -130,7 +130,7 @@ FAMILIES = (
         _kimi,
         "Kimi_K25ForConditionalGeneration",
         (0, 2, 3),
-        flags=("--skip-tokenizer-init",),
+        flags=("--skip-tokenizer-init", "--language-model-only"),
         published=KIMI_CONFIG,
         # transformers does not write all names as they are published.
         rename={

@@ -1,4 +1,4 @@
-"""Sliding and full layers that differ in their rotation and heads: Laguna, Muse Glimmer."""
+"""Sliding and full layers that differ in their rotation and heads: Laguna, Muse Glimmer, MiMo."""
 
 from family import END_TOKEN, HIDDEN, Family, common
 
@@ -54,6 +54,43 @@ def _muse():
     )
 
 
+# Of the published config.json, which SGLang reads.
+MIMO_CONFIG = {
+    "hybrid_layer_pattern": [0, 1, 1, 0],
+    "moe_layer_freq": [0, 1, 1, 1],
+    "layernorm_epsilon": 1e-5,
+    "sliding_window_size": 12,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 2,
+    "swa_head_dim": 24,
+    "swa_v_head_dim": 16,
+    "swa_rope_theta": 10000.0,
+    "rope_theta": 5000000.0,
+    "partial_rotary_factor": 0.334,
+    "add_swa_attention_sink_bias": True,
+    "add_full_attention_sink_bias": False,
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
+}
+
+
+def _mimo():
+    from transformers import MiMoV2FlashConfig
+
+    return MiMoV2FlashConfig(
+        **common(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=24),
+        v_head_dim=16,
+        intermediate_size=128,
+        moe_intermediate_size=48,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        sliding_window=12,
+        attention_value_scale=0.7,
+        layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        mlp_layer_types=["dense", "sparse", "sparse", "sparse"],
+    )
+
+
 def _wide_head(name: str, parameter) -> None:
     # The logits are scaled down after the head.
     if "lm_head" in name:
@@ -78,7 +115,17 @@ FAMILIES = (
         _muse,
         "MuseGlimmerForConditionalGeneration",
         (0, 2, 3),
-        flags=("--skip-tokenizer-init",),
+        flags=("--skip-tokenizer-init", "--language-model-only"),
         init=_wide_head,
+    ),
+    Family(
+        "mimo-v2",
+        "MiMo V2",
+        "sliding layers with sinks, keys and values of different width, scaled values, part of a head rotated",
+        ("XiaomiMiMo/MiMo-V2.5-Pro",),
+        _mimo,
+        "MiMoV2FlashForCausalLM",
+        (0, 2, 3),
+        published=MIMO_CONFIG,
     ),
 )
