@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from sglang_dflash.kernels.node_states import write_node_states
+
 EPS = 1e-6
-LARGE = 1 << 15  # elements of a request's state, from which on memory counts for more than calls
 
 
 class Gates(NamedTuple):
@@ -75,42 +76,9 @@ def delta_nodes(
         window.strength * (window.v - outer * torch.matmul(window.k, state.transpose(2, 3)))
     )
     out = outer * torch.matmul(window.q, state.transpose(2, 3)) + torch.matmul(window.attend, updates)
-    exact = node_states if node_states.dtype == torch.float32 else torch.empty_like(node_states, dtype=torch.float32)
-    if exact[0, 0].numel() > LARGE:
-        _states_in_turn(exact, state, window, updates, gate.decay.exp(), parents)
-    else:
-        _states_at_once(exact, state, window, updates)
-    if exact is not node_states:
-        node_states.copy_(exact)
+    decay = gate.decay.exp()
+    write_node_states(node_states, state, updates, window.k, decay, window.between, window.total, parents)
     return out.transpose(1, 2).to(v.dtype)
-
-
-def _states_at_once(after: torch.Tensor, state: torch.Tensor, window: "_Window", updates: torch.Tensor) -> None:
-    """State i is the decayed start and its path's decayed updates: a product per node and head, few calls in all."""
-    shares = (window.between.unsqueeze(3) * updates.transpose(2, 3).unsqueeze(2)).transpose(1, 2)
-    torch.matmul(shares, window.k.unsqueeze(1), out=after)
-    after.addcmul_(state.unsqueeze(1), window.total.exp().transpose(1, 2)[..., None, None])
-
-
-def _states_in_turn(
-    after: torch.Tensor,
-    state: torch.Tensor,
-    window: "_Window",
-    updates: torch.Tensor,
-    kept: torch.Tensor,
-    parents: torch.Tensor | None,
-) -> None:
-    """State i is its parent's, decayed by kept [bs, W, HV], and its own update: less to compute, and in cache."""
-    requests = torch.arange(after.shape[0], device=after.device)
-    for node in range(after.shape[1]):
-        if node == 0:
-            before = state
-        elif parents is None:
-            before = after[:, node - 1]
-        else:
-            before = after[requests, parents[:, node].clamp(min=0)]
-        torch.mul(before, kept[:, node, :, None, None], out=after[:, node])
-        after[:, node].addcmul_(updates[:, :, node, :, None], window.k[:, :, node, None])
 
 
 class _Window(NamedTuple):

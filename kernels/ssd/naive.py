@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from sglang_dflash.kernels.chunks import ChunkPlan
+from sglang_dflash.kernels.node_states import write_node_states
 
 
 class Head(NamedTuple):
@@ -52,6 +53,7 @@ def ssd_step(tokens: Tokens, head: Head, states: torch.Tensor, slots: torch.Tens
 def ssd_nodes(
     tokens: Tokens,
     head: Head,
+    parents: torch.Tensor | None,
     ancestors: torch.Tensor,
     states: torch.Tensor,
     slots: torch.Tensor,
@@ -59,20 +61,15 @@ def ssd_nodes(
 ) -> torch.Tensor:
     """The nodes of a proposal, each after its parent (leading dimensions [bs, W]) -> [bs, W, H, P].
 
-    ancestors [bs or 1, W, W] bool: j is node i or an ancestor of it; parents come before their children.
-    ``states`` [slots, H, P, N] stay; ``node_states`` [bs, W, H, P, N] get the state after each node.
+    parents [bs, W] int32 as in ``Proposal``, None for a chain; ancestors [bs or 1, W, W] bool: j is node i or an
+    ancestor of it. ``states`` [slots, H, P, N] stay; ``node_states`` [bs, W, H, P, N] get the state after each node,
+    but for padding, whose is undefined.
     """
     window = _window(tokens, head, ancestors.unsqueeze(1))
     state = states.index_select(0, slots).float()
-    decay = window.total.exp()
-    out = decay.unsqueeze(3) * torch.matmul(window.c, state.transpose(2, 3)) + window.inside
-    after = torch.empty(node_states.shape, dtype=torch.float32, device=state.device)
-    torch.mul(state.unsqueeze(1), decay.transpose(1, 2)[..., None, None], out=after)
-    # State i is the decayed start and its path's decayed inputs: a product per node and head.
-    shares = (window.between.unsqueeze(3) * window.write.transpose(2, 3).unsqueeze(2)).transpose(1, 2)
-    directions = window.b.unsqueeze(1).expand(-1, after.shape[1], -1, -1, -1)
-    after.view(-1, *after.shape[3:]).baddbmm_(shares.flatten(0, 2), directions.flatten(0, 2))
-    node_states.copy_(after)
+    out = window.total.exp().unsqueeze(3) * torch.matmul(window.c, state.transpose(2, 3)) + window.inside
+    decay = (_time(tokens, head) * head.rate).exp()
+    write_node_states(node_states, state, window.write, window.b, decay, window.between, window.total, parents)
     return out.transpose(1, 2).to(tokens.x.dtype)
 
 

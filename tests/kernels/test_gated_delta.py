@@ -5,8 +5,8 @@ import torch
 from linear_oracles import chain, delta_case, delta_loop, trees
 from transformers.models.qwen3_next import modeling_qwen3_next as reference
 
+from sglang_dflash.kernels import node_states
 from sglang_dflash.kernels.chunks import Keep, plan_chunks
-from sglang_dflash.kernels.gated_delta import naive
 from sglang_dflash.kernels.gated_delta.naive import delta_nodes, delta_step, gates
 from sglang_dflash.kernels.gated_delta.prefill import delta_prefill
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
@@ -41,7 +41,7 @@ def test_step(heads):
 @pytest.mark.parametrize("tree", (False, True))
 @pytest.mark.parametrize("large", (False, True))
 def test_nodes(heads, width, tree, large, monkeypatch):
-    monkeypatch.setattr(naive, "LARGE", 0 if large else 1 << 30)
+    monkeypatch.setattr(node_states, "LARGE", 0 if large else 1 << 30)
     bs = 3
     q, k, v, a, b, rate, bias, states = delta_case((bs, width), heads, seed=width)
     slots, before, gate = torch.tensor([5, 0, 2]), states.clone(), gates(a, b, rate, bias)

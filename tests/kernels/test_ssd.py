@@ -7,6 +7,7 @@ from ssd_oracle import cut, ssd_case, ssd_loop
 from test_triton import run_cases
 from transformers.models.nemotron_h import modeling_nemotron_h as reference
 
+from sglang_dflash.kernels import node_states
 from sglang_dflash.kernels.chunks import Keep, plan_chunks
 from sglang_dflash.kernels.ssd.naive import ssd_nodes, ssd_prefill, ssd_step
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
@@ -30,19 +31,23 @@ def test_step(heads):
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("width", (1, 2, 16))
 @pytest.mark.parametrize("tree", (False, True))
-def test_nodes(heads, width, tree):
+@pytest.mark.parametrize("large", (False, True))
+def test_nodes(heads, width, tree, large, monkeypatch):
+    monkeypatch.setattr(node_states, "LARGE", 0 if large else 1 << 30)
     bs = 3
     tokens, head, states = ssd_case((bs, width), heads, seed=width)
     slots, before = torch.tensor([5, 0, 2]), states.clone()
     parents = trees(bs, width, seed=1) if tree else torch.tensor([chain(width)], dtype=torch.int32)
     after = torch.full((bs, width, *states.shape[1:]), torch.nan)
-    out = ssd_nodes(tokens, head, visibility_from_parents(parents), states, slots, after)
+    ancestors = visibility_from_parents(parents)
+    out = ssd_nodes(tokens, head, parents if tree else None, ancestors, states, slots, after)
     assert torch.equal(states, before)
     for row, slot in enumerate(slots):
         path = parents[row if tree else 0].tolist()
         wanted, all_states = ssd_loop(cut(tokens, row), head, path, before[slot])
         torch.testing.assert_close(out[row].double(), wanted, **close)
-        torch.testing.assert_close(after[row].double(), all_states, **close)
+        real = [node == 0 or parent >= 0 for node, parent in enumerate(path)]
+        torch.testing.assert_close(after[row, real].double(), all_states[real], **close)
 
 
 @pytest.mark.parametrize("lens", ((1,), (9,), (64,), (1, 2, 1), (130, 1, 64, 70, 3)))

@@ -12,8 +12,8 @@ sys.path.append(str(Path(__file__).parents[1] / "kernels"))
 from linear_oracles import conv_case, delta_case, trees  # noqa: E402
 
 from sglang_dflash.host.state import commit_states  # noqa: E402
+from sglang_dflash.kernels import node_states  # noqa: E402
 from sglang_dflash.kernels.causal_conv.naive import conv_nodes, conv_step, node_rows  # noqa: E402
-from sglang_dflash.kernels.gated_delta import naive  # noqa: E402
 from sglang_dflash.kernels.gated_delta.naive import Gates, delta_nodes, delta_step, gates  # noqa: E402
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents  # noqa: E402
 from sglang_dflash.platform.linear.states import scatter_after_verify  # noqa: E402
@@ -92,7 +92,7 @@ class Layer:
 def test_commit_equals_steps(monkeypatch, tree, snapshots, large, seed):
     from sglang.srt.speculative import spec_utils
 
-    monkeypatch.setattr(naive, "LARGE", 0 if large else 1 << 30)
+    monkeypatch.setattr(node_states, "LARGE", 0 if large else 1 << 30)
     monkeypatch.setattr(spec_utils, "mambaish_config", lambda config: config)
     monkeypatch.setattr(spec_utils, "mamba_track_grid", lambda page: INTERVAL)
     rng, layer = random.Random(seed), Layer(seed)

@@ -54,12 +54,12 @@ class Mamba2Attention(RecurrentLayers, Mamba2AttnBackend):
         return out
 
     def _verify(self, mixer, states: LayerStates, mixed, time) -> torch.Tensor:
-        width, _, rows, ancestors = self._plan
+        width, parents, rows, ancestors = self._plan
         bs = self._slots.numel()
         windows, after = states.node_windows[:bs, :width], states.node_states[:bs, :width]
         x = conv_nodes(mixed.reshape(bs, width, -1), rows, states.conv, self._slots, *_conv_of(mixer), windows)
         tokens = _tokens(mixer, x, time.reshape(bs, width, -1))
-        out = ssd_nodes(tokens, _head(mixer), ancestors, states.temporal, self._slots, after)
+        out = ssd_nodes(tokens, _head(mixer), parents, ancestors, states.temporal, self._slots, after)
         return out.flatten(0, 1)
 
 

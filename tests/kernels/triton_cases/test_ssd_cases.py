@@ -88,7 +88,7 @@ def test_nodes(tree):
         intermediate_state_indices=torch.arange(bs, dtype=torch.int32, device=DEVICE),
     )
     after = torch.empty_like(wanted_after)
-    out = ssd_nodes(tokens, head, visibility_from_parents(parents), states, slots, after)
+    out = ssd_nodes(tokens, head, parents, visibility_from_parents(parents), states, slots, after)
     # Padding follows the node before it in SGLang's kernel, and the request's state in ours.
     real = torch.ones(bs, width, dtype=torch.bool, device=DEVICE)
     real[:, 1:] = parents[:, 1:] >= 0
