@@ -39,12 +39,19 @@ class CandidateSelector(nn.Module):
 
 
 def greedy_path(scores: torch.Tensor) -> torch.Tensor:
-    """Candidate [bs, S] of every position: the best one after the one chosen before it."""
-    best = scores.argmax(-1)
-    path = [best[:, 0, 0]]
-    for position in range(1, best.shape[1]):
-        path.append(best[:, position].gather(1, path[-1].unsqueeze(1)).squeeze(1))
-    return torch.stack(path, 1)
+    """Candidate [bs, S] of every position: the best one after the one chosen before it.
+
+    A position maps its predecessor's candidate to its own. The maps are composed by doubling, so that a walk of S
+    steps takes log2(S) operations.
+    """
+    maps = scores.argmax(-1)
+    reach = 1
+    while reach < maps.shape[1]:
+        composed = maps[:, reach:].gather(2, maps[:, :-reach])
+        maps = torch.cat((maps[:, :reach], composed), 1)
+        reach *= 2
+    # All of the first position's predecessors are the anchor.
+    return maps[:, :, 0]
 
 
 class GreedyTokens:
