@@ -127,7 +127,13 @@ def kv_room(result: Budget, machine: Machine, share: float | None) -> int | None
 
 def gib(size: float) -> str:
     """Bytes in words."""
+    if size < 2**20:
+        return f"{size / 2**10:.1f} KiB"
     return f"{size / _GIB:.2f} GiB" if size >= _GIB / 10 else f"{size / 2**20:.1f} MiB"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _split(ranks: int) -> str:
@@ -139,14 +145,16 @@ def _kv_parts(case: Case, layers: Layers, context: int, concurrency: int) -> Ite
     tokens = concurrency * _held(case, context)
     full, sliding = layers.kv_per_token(FULL, ranks), layers.kv_per_token(SLIDING, ranks)
     if full:
-        yield Part("target KV", tokens * full * item, f"{layers.count(FULL)} full layers, {full * item} B a token")
+        yield Part(
+            "target KV", tokens * full * item, f"{_many(layers.count(FULL), 'full layer')}, {full * item} B a token"
+        )
     if sliding:
         share = SWA_SHARE if full else 1.0
-        how = f"{layers.count(SLIDING)} sliding layers, {sliding * item} B a token, for {share:.0%} of the tokens"
+        how = f"{_many(layers.count(SLIDING), 'sliding layer')}, {sliding * item} B for {share:.0%} of the tokens"
         yield Part("target KV, sliding", int(tokens * share) * sliding * item, how)
     row = 2 * max(1, case.draft.num_kv_heads // ranks) * case.draft.head_dim * case.draft.num_layers
     draft_item = max(item, 2) if case.plan.draft_attention == "fa4" else item
-    how = f"{case.draft.num_layers} layers, {row * draft_item} B a token, in the target's slots"
+    how = f"{_many(case.draft.num_layers, 'layer')}, {row * draft_item} B a token, in the target's slots"
     yield Part("draft KV", tokens * row * draft_item, how)
 
 
@@ -155,7 +163,7 @@ def _state_parts(case: Case, layers: Layers, concurrency: int, width: int) -> It
         return
     slots = concurrency * state_slots(case) + 1
     one = _state_bytes(case, layers)
-    yield Part("recurrent state", slots * one, f"{slots} slots of {gib(one)}, {layers.count(STATE)} layers")
+    yield Part("recurrent state", slots * one, f"{slots} slots of {gib(one)}, {_many(layers.count(STATE), 'layer')}")
     scratch = _scratch_bytes(case, layers, width)
     how = f"{concurrency + 1} requests x {width} positions: {gib(scratch)} each"
     yield Part("state of drafted positions", (concurrency + 1) * scratch, how)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import published_drafts
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -18,11 +19,12 @@ from sglang_dflash.doctor.memory import (
     _state_bytes,
     budget,
     fraction,
+    gib,
     kv_item,
     kv_room,
     reserved,
 )
-from sglang_dflash.doctor.reading import completed
+from sglang_dflash.doctor.reading import _draft_bytes, completed
 from sglang_dflash.doctor.weights import estimated_bytes, parameters, stored_bytes
 
 NEMOTRON = {
@@ -260,3 +262,23 @@ def test_room_for_tokens():
     per_token = 8 * 4 * 512 * 2 + 5 * 8 * 256 * 2
     assert kv_room(result, machine, 0.75) == int((0.75 * machine.memory - others) / per_token)
     assert kv_room(result, machine, 0.01) == 0 and kv_room(result, machine, None) is None
+
+
+PUBLISHED_SIZES = {
+    "gpt-oss-20b-DFlash": 1.46,
+    "gemma-4-31B-it-DFlash": 2.86,
+    "Qwen3.8-27B-DFlash2": 3.85e9 / 2**30,
+}
+
+
+@pytest.mark.parametrize(("name", "published"), PUBLISHED_SIZES.items())
+def test_drafts_have_their_published_sizes(name, published, tmp_path):
+    """In GiB, from their configs alone."""
+    raw, _ = published_drafts.ALL[name]
+    case = dataclasses.replace(hybrid_case(), draft=parse_draft_config(raw), raw=raw)
+    assert _draft_bytes(case) / 2**30 == pytest.approx(published, abs=0.006)
+
+
+@pytest.mark.parametrize(("size", "words"), [(512, "0.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 30, "3.00 GiB")])
+def test_sizes_in_words(size, words):
+    assert gib(size) == words
