@@ -65,6 +65,7 @@ def _draw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> Non
         parameter.copy_(noise)
     elif "lm_head" in name:
         parameter.copy_(noise * LOGIT_SPREAD / parameter.shape[-1] ** 0.5)
+        parameter[VOCAB:] = 0  # what stands for an image must not be an answer
     else:
         parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
 

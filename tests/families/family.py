@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 VOCAB = 896  # of the embedded pair's tokenizer
+WIDE_VOCAB = VOCAB + 16  # with the special tokens of a multimodal wrapper behind the others
 HIDDEN = 64
 BLOCK = 8
 MASK_TOKEN = 4

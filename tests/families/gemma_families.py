@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from family import END_TOKEN, VOCAB, Family, common
+from family import END_TOKEN, VOCAB, WIDE_VOCAB, Family, common
 
 from sglang_dflash.pair import TARGET_DIR
 
@@ -18,7 +18,6 @@ SPECIAL = {
     "video_token": "<|video|>",
 }
 IDS = {name: VOCAB + i for i, name in enumerate(SPECIAL)}
-WIDE_VOCAB = VOCAB + 16
 IMAGE_TOKENS = 70  # at most, of one image
 
 

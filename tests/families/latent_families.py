@@ -1,6 +1,12 @@
 """Latent attention: one compressed row per token serves all heads as key and value."""
 
-from family import END_TOKEN, HIDDEN, Family, common, rope
+import json
+import shutil
+from pathlib import Path
+
+from family import END_TOKEN, HIDDEN, VOCAB, WIDE_VOCAB, Family, common, rope
+
+from sglang_dflash.pair import TARGET_DIR
 
 LATENT = {"kv_lora_rank": 32, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16}
 
@@ -9,7 +15,7 @@ def deepseek_config(**more):
     from transformers import DeepseekV3Config
 
     return DeepseekV3Config(
-        **common(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4),
+        **common(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4) | more,
         **LATENT,
         intermediate_size=128,
         moe_intermediate_size=48,
@@ -36,7 +42,6 @@ def deepseek_config(**more):
             mscale_all_dim=1.0,
             original_max_position_embeddings=256,
         ),
-        **more,
     )
 
 
@@ -67,7 +72,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "n
 # The published config.json's names of the same fields.
 KIMI_CONFIG = {
     "architectures": ["KimiK25ForConditionalGeneration"],
-    "media_placeholder_token_id": 7,
+    "media_placeholder_token_id": VOCAB,
     "vision_config": {
         "model_type": "kimi_k25_vision",
         "patch_size": 14,
@@ -89,18 +94,31 @@ def _kimi():
     from transformers import Kimi_K25Config, Kimi_K25VisionConfig
 
     return Kimi_K25Config(
-        text_config=deepseek_config(),
+        text_config=deepseek_config(vocab_size=WIDE_VOCAB),
         vision_config=Kimi_K25VisionConfig(pos_emb_height=8, pos_emb_width=8, **VISION),
         projection_hidden_size=VISION["hidden_size"],
-        image_token_id=7,
-        video_token_id=8,
-        vision_start_token_id=5,
-        vision_end_token_id=6,
+        image_token_id=VOCAB,
+        video_token_id=VOCAB + 1,
+        vision_start_token_id=VOCAB + 2,
+        vision_end_token_id=VOCAB + 3,
         eos_token_id=END_TOKEN,
         pad_token_id=0,
         tie_word_embeddings=False,
         dtype="float32",
     )
+
+
+def _write_processor(folder: Path) -> None:
+    """The tokenizer with a token for images, and a processor that is code, as in the published checkpoints."""
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(TARGET_DIR, extra_special_tokens={"media_pad": "<|media_pad|>"}).save_pretrained(
+        folder
+    )
+    code = Path(__file__).with_name("kimi_processor.py")
+    shutil.copy(code, folder / code.name)
+    config = {"processor_class": "KimiProcessor", "auto_map": {"AutoProcessor": f"{code.stem}.KimiProcessor"}}
+    (folder / "processor_config.json").write_text(json.dumps(config))
 
 
 FAMILIES = (
@@ -130,7 +148,9 @@ FAMILIES = (
         _kimi,
         "Kimi_K25ForConditionalGeneration",
         (0, 2, 3),
-        flags=("--skip-tokenizer-init", "--language-model-only"),
+        flags=("--trust-remote-code",),
+        draft={"vocab_size": WIDE_VOCAB},
+        processor=_write_processor,
         published=KIMI_CONFIG,
         # transformers does not write all names as they are published.
         rename={

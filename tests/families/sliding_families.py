@@ -1,6 +1,6 @@
 """Sliding and full layers that differ in their rotation and heads: Laguna, Muse Glimmer, MiMo."""
 
-from family import END_TOKEN, HIDDEN, Family, common
+from family import END_TOKEN, HIDDEN, VOCAB, WIDE_VOCAB, Family, common
 
 
 def _laguna():
@@ -25,7 +25,7 @@ def _muse():
     from transformers import MuseGlimmerConfig, MuseGlimmerTextConfig, MuseGlimmerVisionConfig
 
     text = MuseGlimmerTextConfig(
-        **common(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=16),
+        **common(vocab_size=WIDE_VOCAB, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=16),
         intermediate_size=128,
         sliding_window=12,
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
@@ -43,8 +43,8 @@ def _muse():
     return MuseGlimmerConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=7,
-        video_token_id=8,
+        image_token_id=VOCAB,
+        video_token_id=VOCAB + 1,
         out_hidden_size=HIDDEN,
         projector_hidden_size=32,
         eos_token_id=END_TOKEN,
@@ -116,6 +116,7 @@ FAMILIES = (
         "MuseGlimmerForConditionalGeneration",
         (0, 2, 3),
         flags=("--skip-tokenizer-init", "--language-model-only"),
+        draft={"vocab_size": WIDE_VOCAB},
         init=_wide_head,
     ),
     Family(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from family import END_TOKEN, HIDDEN, VOCAB, Family
+from family import END_TOKEN, HIDDEN, VOCAB, WIDE_VOCAB, Family
 from hybrid_families import TREES, qwen3_5_config
 
 from sglang_dflash.pair import TARGET_DIR
@@ -15,7 +15,6 @@ SPECIAL = {
     "vision_end_token": "<|vision_end|>",
 }
 IDS = {name: VOCAB + i for i, name in enumerate(SPECIAL)}
-WIDE_VOCAB = VOCAB + 16
 PATCH, MERGE = 16, 2
 
 
