@@ -95,6 +95,26 @@ def test_unreadable_checkpoints_name_the_field(tmp_path):
         assert caught.value.field == field
 
 
+def test_the_hubs_cache_is_read_and_a_part_of_a_checkpoint_is_enough(tmp_path, monkeypatch):
+    """Configs and tokenizer were fetched, of the weights only the index."""
+    for name, source in (("Qwen/Qwen3-8B", TARGET_DIR), ("z-lab/Qwen3-8B-DFlash-b16", DRAFT_DIR)):
+        folder = tmp_path / f"models--{name.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("abc")
+        snapshot = folder / "snapshots" / "abc"
+        snapshot.mkdir(parents=True)
+        for path in source.iterdir():
+            if path.suffix != ".safetensors":
+                (snapshot / path.name).symlink_to(path)
+        index = {"metadata": {"total_size": 5 << 30}, "weight_map": {"fc.weight": "model-1-of-2.safetensors"}}
+        (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    report = check("Qwen/Qwen3-8B", "z-lab/Qwen3-8B-DFlash-b16", Plan(), CPU)
+    assert report.reading.case.target_entry.name == report.reading.case.draft_entry.name == "qwen3-8b"
+    assert report.reading.target_bytes == 5 << 30 and report.reading.estimated == ()
+    assert [f.name for f in report.findings] == ["draft-context-short"]  # the catalogue serves 40960 tokens
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [
@@ -175,6 +195,7 @@ def test_advice_takes_the_catalogues_backends_for_the_gpu(tmp_path):
         ("{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}x", "on"),
         ("{% if enable_thinking %}<think>{% endif %}x", "off"),
         ("{{ messages[0].content }}", None),
+        ("{% for m in messages %}{% if enable_thinking %}t{% endif %}{% break %}{% endfor %}", "off"),
         ("{{ raise_exception('no tools') }}", None),
         ("{% if %}", None),
     ],
