@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.contract import Touch
 from sglang_dflash.host.targets import decoder_of, depth_of, incapable
 
@@ -106,8 +107,13 @@ class LastOutput:
         self._output = None
         result = self._forward(*args, **kwargs)
         hidden, captured = result if self._others else (result, [])
-        # Without tokens there is no norm, and nothing to capture.
-        output = hidden if self._output is None else self._output
+        output = self._output
+        if output is None and hidden.shape[0]:
+            raise DFlashError(
+                "target", "did not call its final norm, from which the last layer's output is taken", "report it"
+            )
+        if output is None:
+            output = hidden  # no tokens, hence no norm and nothing to capture
         if isinstance(captured, torch.Tensor):
             return hidden, torch.cat((captured, output), -1)
         return hidden, [*captured, output]

@@ -166,3 +166,13 @@ def test_the_hooks_of_classes_that_only_a_gpu_runs(architecture):
     # The final norm goes through a module call with the residual beside it, which is what the last layer is read from;
     # DeepSeek V4's hook captures after each layer by itself.
     assert "residual_batch.final_norm(" in source or "completed, out=dspark_aux_hidden_states.slot" in source
+
+
+def test_a_final_norm_that_goes_unseen_is_an_error():
+    model = Hooked()
+    model.model.forward = lambda x: x / 2
+    prepare_capture(model, (3,))
+    model.set_dflash_layers_to_capture([3])
+    with pytest.raises(DFlashError, match="did not call its final norm"):
+        model.model(torch.randn(2, HIDDEN))
+    assert model.model(torch.randn(0, HIDDEN))[1][0].shape == (0, HIDDEN)
