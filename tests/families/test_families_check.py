@@ -10,14 +10,13 @@ from sglang_dflash.doctor.check import check
 from sglang_dflash.doctor.machine import Machine
 from sglang_dflash.doctor.weights import estimated_bytes
 
-# Vision towers, of a size with these tiny language models, and Gemma's small gates are not estimated.
-WITH_MORE = ("gemma", "kimi-k25")
-
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_family_is_read(family, tmp_path):
     report = check(*map(str, build_pair(family, tmp_path)), Plan(context_length=512), Machine("CPU", 0, 8 << 30))
     assert [str(finding) for finding in report.findings if finding.severity != NOTE] == []
     assert report.exit_code == 0
-    estimate, real = estimated_bytes(report.reading.case.target), report.reading.target_bytes
-    assert estimate == pytest.approx(real, rel=0.2 if family.name.startswith(WITH_MORE) else 0.03)
+    target, real = report.reading.case.target, report.reading.target_bytes
+    # Vision towers are not estimated: beside these tiny language models they weigh as much.
+    least = 0.5 if target.get("vision_config") or family.name.startswith("gemma") else 0.97
+    assert least * real <= estimated_bytes(target) <= 1.03 * real
