@@ -77,7 +77,7 @@ def pair(family, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def oracle(family, pair) -> Oracle:
-    return Oracle(family.model, *pair)
+    return Oracle(family.model, *pair, family.config())
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ from sglang_dflash.reference import ReferenceDraft
 class Oracle:
     """A target in float32, eager attention, and its draft in plain torch."""
 
-    def __init__(self, model_class: str, target: Path, draft: Path):
+    def __init__(self, model_class: str, target: Path, draft: Path, config=None):
+        """``config`` replaces the checkpoint's, which may have been written for SGLang's eyes."""
+        more = {} if config is None else {"config": config}
         self.model = getattr(transformers, model_class).from_pretrained(
-            target, dtype=torch.float32, attn_implementation="eager"
+            target, dtype=torch.float32, attn_implementation="eager", **more
         )
         self.model.eval()
         self._folder = target

@@ -67,6 +67,7 @@ MIMO_CONFIG = {
     "swa_rope_theta": 10000.0,
     "rope_theta": 5000000.0,
     "partial_rotary_factor": 0.334,
+    "rope_scaling": None,
     "add_swa_attention_sink_bias": True,
     "add_full_attention_sink_bias": False,
     "scoring_func": "sigmoid",
