@@ -16,7 +16,7 @@ from sglang_dflash.doctor.check import check, check_and_run, served_flags
 from sglang_dflash.doctor.live.measured import Measured, measured
 from sglang_dflash.doctor.live.prompts import prompts_for
 from sglang_dflash.doctor.live.replay import record, replay
-from sglang_dflash.doctor.live.run import _modes, compared
+from sglang_dflash.doctor.live.run import _modes, _no_reference, compared
 from sglang_dflash.doctor.live.verdict import Verdict
 from sglang_dflash.doctor.live.wirings import wirings
 from sglang_dflash.pair import DRAFT_DIR, TARGET_DIR
@@ -49,6 +49,31 @@ def test_the_replay_is_the_references_own_loop(target, answers):
         assert len(kept) == len(generation.commit_lens)
         # In the last round the loop may go on behind the answer's end.
         assert [count + 1 for count in kept[:-1]] == generation.commit_lens[:-1]
+
+
+def test_recorded_outputs_are_the_layers_own(target, answers):
+    """The last layer's, too, before the final norm: through the head they give the recorded logits again."""
+    prompt, generation = answers[0]
+    recording = record(target, prompt, generation.tokens)
+    assert recording.hidden_states.shape == (8, len(prompt) + len(generation.tokens), 128)
+    with torch.inference_mode():
+        logits = target.lm_head(target.model.norm(recording.hidden_states[-1]))
+    assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == generation.tokens
+
+
+@pytest.mark.parametrize(
+    ("mistake", "reason"),
+    [
+        (SMALL, ""),
+        (Mistake("", "note", "", draft={"architectures": ["LiLiCorrDraftModel"]}), "it has no LiLiCorr"),
+        (Mistake("", "note", "", target={"model_type": "mimo_v2"}), "transformers has no class for the target"),
+        (Mistake("", "note", "", edit=lambda target, draft: (draft / "model.safetensors").unlink()), "the draft is st"),
+        (Mistake("", "note", "", target={"vocab_size": 1 << 40}), "it takes "),
+    ],
+)
+def test_why_there_is_no_reference(mistake, reason, tmp_path):
+    found = _no_reference(check(*plant(mistake, tmp_path), Plan(), CPU).reading)
+    assert found.startswith(reason) and bool(found) is bool(reason)
 
 
 def verdict_of(mistake: Mistake, answers, tmp_path, served: Measured | None = None) -> Verdict:

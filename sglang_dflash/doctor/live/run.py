@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from sglang_dflash.checks.tensors import SINGLE_FILE
 from sglang_dflash.checks.texts import thinking_default
 from sglang_dflash.config import is_speculators, read_json
 from sglang_dflash.doctor.live.measured import Measured, measured
@@ -91,8 +92,15 @@ def _served(answers: list[Generation], block_size: int) -> Measured:
 
 def _no_reference(reading: Reading) -> str:
     """Why the reference cannot run here, "" where it can."""
-    if reading.case.draft.unsupported_variant is not None:
-        return f"it has no {reading.case.draft.unsupported_variant}"
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    draft = reading.case.draft
+    if draft.unsupported_variant is not None or draft.quantisation is not None:
+        return f"it has no {draft.unsupported_variant or draft.quantisation}"
+    if not (reading.draft_folder / SINGLE_FILE).is_file():
+        return "the draft is stored in several files"
+    if reading.case.target.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "transformers has no class for the target"
     needed = 4 * sum(parameters(reading.case.text)) + 2 * reading.draft_bytes
     usable = _SHARE * psutil.virtual_memory().available
     if needed > usable:
