@@ -159,9 +159,10 @@ class TestPrompts:
             prompts, "renderer", lambda target: lambda messages: tuple(map(ord, messages[-1]["content"]))
         )
         for kind, count in (("a", 3), ("b", 1)):
+            asked = [[{"role": "user", "content": f"{i}"}] for i in range(count)]
             rows = [
-                {"id": f"{kind}-{i}", "kind": kind, "messages": [{"role": "user", "content": f"{i}"}], "answer": i * "x"}
-                for i in range(count)
+                {"id": f"{kind}-{i}", "kind": kind, "messages": messages, "answer": "x" * i}
+                for i, messages in enumerate(asked)
             ]
             (tmp_path / f"{kind}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
         loaded = prompts.load_prompts("t", tmp_path, per_kind=2)
