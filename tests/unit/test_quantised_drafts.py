@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from kinds import BLOCK, HIDDEN, KINDS, Bench
 from safetensors.torch import save_file
-from test_draft_kinds import PREFIXES, block_ids, contexts
+from test_draft_blocks import PREFIXES, block_ids, contexts
 
 from sglang_dflash.checks.tensors import check_tensors, read_tensors
 from sglang_dflash.config import load_draft_config, parse_draft_config
