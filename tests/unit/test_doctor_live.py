@@ -81,7 +81,7 @@ def verdict_of(mistake: Mistake, answers, tmp_path, served: Measured | None = No
     reading = check(*plant(mistake, tmp_path), Plan(), CPU).reading
     prompts = [prompt for prompt, _ in answers]
     texts = [Generation(tuple(each.tokens), "", {}, 0.0, 1.0) for _, each in answers]
-    found = compared(reading, prompts, texts, Measured(1, 1, (0,) * 16))
+    found = compared(reading, load_target(reading.target_folder), prompts, texts, Measured(1, 1, (0,) * 16))
     return replace(found, served=served or found.reference)
 
 

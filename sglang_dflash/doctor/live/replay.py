@@ -24,18 +24,18 @@ class Recording(NamedTuple):
 def record(target: torch.nn.Module, prompt: Sequence[int], answer: Sequence[int]) -> Recording:
     """One pass of the target over a prompt and its answer."""
     tokens = (*prompt, *answer)
-    last: list[torch.Tensor] = []
-    # transformers hands out the last layer's output behind the final norm.
-    hook = _last_layer(target).register_forward_hook(lambda layer, args, out: last.append(_tensor(out)))
-    output = target(torch.tensor([tokens]), output_hidden_states=True)
-    hook.remove()
-    greedy = output.logits[0, len(prompt) - 1 : -1].argmax(-1)
+    outputs: list[torch.Tensor] = []
+    # What transformers hands out as hidden states ends behind the final norm, and some classes hand out none.
+    hooks = [
+        layer.register_forward_hook(lambda _layer, _inputs, output: outputs.append(_tensor(output)[0]))
+        for layer in target.get_decoder().layers
+    ]
+    logits = target(torch.tensor([tokens])).logits[0]
+    for hook in hooks:
+        hook.remove()
+    greedy = logits[len(prompt) - 1 : -1].argmax(-1)
     agreement = (greedy == torch.tensor(answer)).float().mean().item()
-    return Recording(tokens, len(prompt), torch.cat((*output.hidden_states[1:-1], *last)), agreement)
-
-
-def _last_layer(target: torch.nn.Module) -> torch.nn.Module:
-    return target.get_decoder().layers[-1]
+    return Recording(tokens, len(prompt), torch.stack(outputs), agreement)
 
 
 def _tensor(output) -> torch.Tensor:
