@@ -25,6 +25,6 @@ command=("$python" -m sglang.launch_server
   --speculative-num-draft-tokens "${BLOCK_SIZE:-16}" --tp-size "${TP:-1}" --context-length "${CONTEXT:-65536}"
   --mem-fraction-static "${MEMORY:-0.85}" --attention-backend "${ATTENTION:-$target}"
   --speculative-draft-attention-backend "${DRAFT_ATTENTION:-$draft}" --page-size "${PAGE_SIZE:-$page}"
-  --reasoning-parser gemma4 --tool-call-parser gemma4 --trust-remote-code
+  --reasoning-parser gemma4 --tool-call-parser gemma4
   --host "${HOST:-127.0.0.1}" --port "${PORT:-30000}" "$@")
 if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "${command[@]}"; echo; else exec "${command[@]}"; fi

@@ -27,6 +27,5 @@ command=("$python" -m sglang.launch_server
   --context-length "${CONTEXT:-65536}" --mem-fraction-static "${MEMORY:-0.8}"
   --attention-backend "${ATTENTION:-$target}" --speculative-draft-attention-backend "${DRAFT_ATTENTION:-$draft}"
   --page-size "${PAGE_SIZE:-$page}" --reasoning-parser minimax-append-think --tool-call-parser minimax-m2
-  --trust-remote-code
   --host "${HOST:-127.0.0.1}" --port "${PORT:-30000}" "$@")
 if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "${command[@]}"; echo; else exec "${command[@]}"; fi

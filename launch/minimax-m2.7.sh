@@ -26,6 +26,6 @@ command=("$python" -m sglang.launch_server
   --speculative-num-draft-tokens "${BLOCK_SIZE:-8}" --tp-size "${TP:-4}" --context-length "${CONTEXT:-65536}"
   --mem-fraction-static "${MEMORY:-0.8}" --attention-backend "${ATTENTION:-$target}"
   --speculative-draft-attention-backend "${DRAFT_ATTENTION:-$draft}" --page-size "${PAGE_SIZE:-$page}"
-  --reasoning-parser minimax-append-think --tool-call-parser minimax-m2 --trust-remote-code
+  --reasoning-parser minimax-append-think --tool-call-parser minimax-m2
   --host "${HOST:-127.0.0.1}" --port "${PORT:-30000}" "$@")
 if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "${command[@]}"; echo; else exec "${command[@]}"; fi

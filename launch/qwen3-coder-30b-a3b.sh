@@ -26,6 +26,6 @@ command=("$python" -m sglang.launch_server
   --speculative-num-draft-tokens "${BLOCK_SIZE:-16}" --tp-size "${TP:-1}" --context-length "${CONTEXT:-32768}"
   --mem-fraction-static "${MEMORY:-0.75}" --attention-backend "${ATTENTION:-$target}"
   --speculative-draft-attention-backend "${DRAFT_ATTENTION:-$draft}" --page-size "${PAGE_SIZE:-$page}"
-  --tool-call-parser qwen3_coder --trust-remote-code --dtype bfloat16
+  --tool-call-parser qwen3_coder --dtype bfloat16
   --host "${HOST:-127.0.0.1}" --port "${PORT:-30000}" "$@")
 if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "${command[@]}"; echo; else exec "${command[@]}"; fi

@@ -29,6 +29,5 @@ command=("$python" -m sglang.launch_server
   --mem-fraction-static "${MEMORY:-0.75}" --attention-backend "${ATTENTION:-$target}"
   --speculative-draft-attention-backend "${DRAFT_ATTENTION:-$draft}" --page-size "${PAGE_SIZE:-$page}"
   --mamba-radix-cache-strategy extra_buffer --reasoning-parser qwen3 --tool-call-parser qwen3_coder
-  --trust-remote-code
   --host "${HOST:-127.0.0.1}" --port "${PORT:-30000}" "$@")
 if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "${command[@]}"; echo; else exec "${command[@]}"; fi

@@ -27,8 +27,7 @@ command=("$python" -m sglang.launch_server
   --mem-fraction-static "${MEMORY:-0.8}" --attention-backend "${ATTENTION:-$target}"
   --speculative-draft-attention-backend "${DRAFT_ATTENTION:-$draft}" --page-size "${PAGE_SIZE:-$page}"
   --mamba-radix-cache-strategy extra_buffer --reasoning-parser qwen3 --tool-call-parser qwen3_coder
-  --trust-remote-code --linear-attn-prefill-backend triton --linear-attn-decode-backend flashinfer
-  --max-running-requests 32 --cuda-graph-max-bs-decode 32 --cuda-graph-backend-prefill breakable
-  --flashinfer-allreduce-fusion-backend auto
+  --linear-attn-prefill-backend triton --linear-attn-decode-backend flashinfer --max-running-requests 32
+  --cuda-graph-max-bs-decode 32 --cuda-graph-backend-prefill breakable --flashinfer-allreduce-fusion-backend auto
   --host "${HOST:-127.0.0.1}" --port "${PORT:-30000}" "$@")
 if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "${command[@]}"; echo; else exec "${command[@]}"; fi

@@ -98,7 +98,7 @@ class Entry:
     context_length: int | None = None  # that scripts serve, tokens
     reasoning_parser: str = ""
     tool_call_parser: str = ""
-    trust_remote_code: bool = False
+    trust_remote_code: bool = False  # only where tokenizer or config is code in the checkpoint
     flags: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
