@@ -20,9 +20,12 @@ class ImagePrompt(NamedTuple):
     def generate(self, client, **custom_params):
         """The server's greedy answer of ``NEW_TOKENS`` tokens."""
         params = {"temperature": 0.0, "max_new_tokens": NEW_TOKENS, "ignore_eos": True}
+        more = {"image_data": [_data_url(image) for image in self.images]}
         if custom_params:
             params["custom_params"] = custom_params
-        return client.generate(self.text, params, image_data=[_data_url(image) for image in self.images])
+        else:
+            more["return_logprob"] = True  # of plain decoding
+        return client.generate(self.text, params, **more)
 
     def inputs(self, processor, answer: tuple[int, ...]) -> dict:
         """What transformers' model takes: the prompt, its images, and the answer's tokens behind."""

@@ -4,6 +4,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import transformers
 
 from sglang_dflash.reference import ReferenceDraft
@@ -61,8 +62,13 @@ class Oracle:
         self.draft.reset()
         self.draft.inject(torch.cat([outputs[i][:prefix] for i in self.draft.target_layer_ids], -1))
         block = torch.tensor([anchor] + [self.draft.mask_token_id] * (self.draft.block_size - 1))
-        hidden = self.draft.forward(self.model.get_input_embeddings()(block))
+        hidden = self.draft.forward(self._embed(block))
         return self.model.get_output_embeddings()(hidden[1:])
+
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """As a draft sees them: scaled where the target scales, but without Muse Glimmer's norm of embeddings."""
+        embed = self.model.get_input_embeddings()
+        return F.embedding(ids, embed.weight) if hasattr(embed, "embed_norm") else embed(ids)
 
 
 def decoder_layers(model) -> torch.nn.ModuleList:

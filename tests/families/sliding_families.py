@@ -59,9 +59,10 @@ MIMO_CONFIG = {
     "hybrid_layer_pattern": [0, 1, 1, 0],
     "moe_layer_freq": [0, 1, 1, 1],
     "layernorm_epsilon": 1e-5,
-    "sliding_window_size": 12,
+    # SGLang's class takes it as the last key that is seen, transformers' as the number of keys.
+    "sliding_window_size": 11,
     "swa_num_attention_heads": 4,
-    "swa_num_key_value_heads": 2,
+    "swa_num_key_value_heads": 4,
     "swa_head_dim": 24,
     "swa_v_head_dim": 16,
     "swa_rope_theta": 10000.0,
