@@ -11,7 +11,7 @@ from pathlib import Path
 from sglang_dflash.serve.process import launch
 
 # Read while SGLang is imported or at the start of a process, so a fork cannot change them.
-EARLY = ("SGLANG_", "OMP_", "MKL_", "TRITON_", "PYTHON", "LD_", "TORCH")
+EARLY = ("SGLANG_", "OMP_", "MKL_", "TRITON_", "LD_", "TORCH")
 OURS = "SGLANG_DFLASH_"  # read when the server starts, but for the platform
 
 
@@ -69,7 +69,7 @@ def _forkable(command: list[str], environment: dict[str, str]) -> bool:
 
     changed = {name for name in {*os.environ, *environment} if os.environ.get(name) != environment.get(name)}
     changed -= {"OMP_NUM_THREADS"} if environment.get("OMP_NUM_THREADS") == "1" else set()
-    changed -= {"PYTHONDONTWRITEBYTECODE", "TRITON_INTERPRET"}
+    changed -= {"TRITON_INTERPRET"}
     return command[1:3] == ["-m", "sglang.launch_server"] and not any(early(name) for name in changed)
 
 

@@ -64,7 +64,7 @@ class Servers:
         self.pair = pair
         self._log_dir = Path(os.environ.get("SGLANG_DFLASH_TEST_LOGS", log_dir))
         self._limit = limit
-        self._launcher = ForkLauncher()
+        self.launcher = ForkLauncher()
         self._running: OrderedDict[ServerSpec, ServerProcess] = OrderedDict()
 
     def get(self, spec: ServerSpec) -> ServerProcess:
@@ -80,7 +80,7 @@ class Servers:
             return server
         while len(self._running) >= self._limit:
             self.stop(next(iter(self._running)))
-        server = ServerProcess(spec, self._log_dir, ports=_ports(), launcher=self._launcher.launch).start()
+        server = ServerProcess(spec, self._log_dir, ports=_ports(), launcher=self.launcher.launch).start()
         self._running[spec] = server
         try:
             server.wait_ready()
@@ -117,7 +117,7 @@ class Servers:
         """Stop every server, and the process they are forked from."""
         for spec in list(self._running):
             self.stop(spec)
-        self._launcher.close()
+        self.launcher.close()
 
 
 def _ports():

@@ -22,7 +22,7 @@ def verdict_of(servers):
         report = check(target, draft, Plan(dtype="float32"), machine)
 
         def make(spec, log_dir):
-            return ServerProcess(spec, log_dir, launcher=servers._launcher.launch)
+            return ServerProcess(spec, log_dir, launcher=servers.launcher.launch)
 
         return run(report.reading, served_flags(report.advice, machine), Console(), make)
 

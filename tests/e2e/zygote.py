@@ -71,6 +71,8 @@ def _fork(request: dict, answers) -> int:
         sys.stdin = open(os.devnull)  # noqa: SIM115 - the old object still holds requests
         os.environ.clear()
         os.environ.update(request["env"])
+        folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[1:1] = [folder for folder in folders if folder and folder not in sys.path]
         multiprocessing.set_start_method("fork", force=True)
         # SGLang asks for "spawn", which would import everything again.
         multiprocessing.set_start_method = lambda *args, **kwargs: None
