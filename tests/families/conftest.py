@@ -101,7 +101,8 @@ def plain(family, pair, logs, launch):
         params = [ask.sampling(longer=True) for ask in asks]
         answers = Plain(zip(asks, server.client.generate_many(prompts, 8, params, return_logprob=True), strict=True))
         if family.image_token is not None:
-            answers.images = [prompt.generate(server.client) for prompt in image_prompts(family.image_token)]
+            prompts = image_prompts(family.image_token, family.image_size)
+            answers.images = [prompt.generate(server.client) for prompt in prompts]
     return answers
 
 

@@ -32,7 +32,7 @@ class Family:
     flags: tuple[str, ...] = ()  # for plain and DFLASH servers alike
     chunk: int = 32  # tokens of a prefill chunk under DFLASH
     image_token: str | None = None  # stands for an image in a prompt
-    images_as_transformers: bool = True  # are answers to images compared with transformers, too?
+    image_size: tuple[int, int] = (384, 384)  # one that the processor leaves as it is
     chain_flags: tuple[str, ...] = ("--disable-radix-cache",)
     tree_flags: tuple[str, ...] = ("--page-size", "4")
     env: Mapping[str, str] = field(default_factory=dict)

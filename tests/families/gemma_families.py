@@ -113,8 +113,8 @@ FAMILIES = (
         flags=("--mm-attention-backend", "sdpa"),
         draft={"vocab_size": WIDE_VOCAB},
         image_token=SPECIAL["image_token"],
-        # Plain log-probabilities after an image are a few hundredths of a nat from transformers'; not traced yet.
-        images_as_transformers=False,
+        # As many patches as the processor gives room: SGLang 0.5.23 pools padding into an image's first token.
+        image_size=(480, 336),
         chunk=160,  # an image must lie in one chunk, or SGLang makes it causal
         processor=write_processor,
         seed=2,
@@ -130,8 +130,8 @@ FAMILIES = (
         flags=("--mm-attention-backend", "sdpa"),
         draft={"vocab_size": WIDE_VOCAB},
         image_token=SPECIAL["image_token"],
-        # Plain log-probabilities after an image are a few hundredths of a nat from transformers'; not traced yet.
-        images_as_transformers=False,
+        # As many patches as the processor gives room: SGLang 0.5.23 pools padding into an image's first token.
+        image_size=(480, 336),
         chunk=160,  # an image must lie in one chunk, or SGLang makes it causal
         processor=write_processor,
         seed=2,

@@ -41,19 +41,18 @@ class ImagePrompt(NamedTuple):
 
 
 @cache
-def image_prompts(mark: str) -> tuple[ImagePrompt, ...]:
+def image_prompts(mark: str, size: tuple[int, int]) -> tuple[ImagePrompt, ...]:
     """One prompt with an image inside, and one with two at its ends."""
-    one, two, three = (_picture(seed) for seed in (1, 2, 3))
+    one, two, three = (_picture(seed, size) for seed in (1, 2, 3))
     return (
         ImagePrompt(f"compare {mark} with 42", (one,)),
         ImagePrompt(f"{mark} sort the words {mark}", (two, three)),
     )
 
 
-def _picture(seed: int) -> Image.Image:
-    # A size that no processor changes: two ways to interpolate differ.
+def _picture(seed: int, size: tuple[int, int]) -> Image.Image:
     blocks = numpy.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=numpy.uint8)
-    return Image.fromarray(blocks).resize((384, 384), Image.Resampling.NEAREST)
+    return Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
 
 
 def _data_url(image: Image.Image) -> str:

@@ -99,12 +99,10 @@ def test_the_draft_sees_what_it_was_trained_on(served, oracle, plain):
 def _image_prompts(family):
     if family.image_token is None:
         pytest.skip("no image prompts")
-    return image_prompts(family.image_token)
+    return image_prompts(family.image_token, family.image_size)
 
 
 def test_image_prompts_plain(family, oracle, plain):
-    if not family.images_as_transformers:
-        pytest.skip("not compared")
     for prompt, answer in zip(_image_prompts(family), plain.images, strict=True):
         logits = oracle.logits_of(prompt.inputs(oracle.processor, answer.token_ids[:-1]))
         _check_plain(logits[-len(answer.token_ids) :], answer, prompt.text)
@@ -118,8 +116,6 @@ def test_image_prompts(family, served, oracle, plain):
         for asked in ({"record": True}, planted, planted | {"shape": "chain"}):
             answer = prompt.generate(served.client, **asked)
             assert answer.token_ids == tokens, f"{prompt.text} with {asked}"
-        if not family.images_as_transformers:
-            continue
         inputs = prompt.inputs(oracle.processor, tokens)
         first = inputs["input_ids"].shape[1] - len(tokens)
         for row in [row for row in served.take_drafted() if row["prefix"] < first + len(tokens)][::4]:
