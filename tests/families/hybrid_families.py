@@ -68,7 +68,7 @@ FAMILIES = (
         ("Qwen/Qwen3-Coder-Next",),
         _qwen3_next,
         "Qwen3NextForCausalLM",
-        (0, 1, 2),
+        (0, 2, 3),
         tree_flags=TREES,
     ),
     Family(
@@ -78,7 +78,7 @@ FAMILIES = (
         ("Qwen/Qwen3.5-4B", "Qwen/Qwen3.5-9B", "Qwen/Qwen3.5-27B", "Qwen/Qwen3.6-27B"),
         qwen3_5_config,
         "Qwen3_5ForCausalLM",
-        (0, 1, 2),
+        (0, 2, 3),
         tree_flags=TREES,
     ),
     Family(
@@ -88,7 +88,7 @@ FAMILIES = (
         ("Qwen/Qwen3.5-35B-A3B", "Qwen/Qwen3.5-122B-A10B", "Qwen/Qwen3.5-397B-A17B", "Qwen/Qwen3.6-35B-A3B"),
         _qwen3_5_moe,
         "Qwen3_5MoeForCausalLM",
-        (0, 1, 2),
+        (0, 2, 3),
         tree_flags=TREES,
     ),
 )

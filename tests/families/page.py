@@ -61,7 +61,7 @@ def page() -> str:
 
 def readme_list() -> str:
     """The README's list, between its marks."""
-    rows = [f"- {family.title}: {', '.join(family.targets)}" for family in served()]
+    rows = [f"- {family.title}" + ": " * bool(family.targets) + ", ".join(family.targets) for family in served()]
     return "\n".join((BEGIN, *rows, END))
 
 

@@ -112,7 +112,7 @@ FAMILIES = (
         ("Qwen/Qwen3-4B", "Qwen/Qwen3-8B"),
         _qwen3,
         "Qwen3ForCausalLM",
-        (0, 1, 2),
+        (0, 2, 3),
     ),
     Family(
         "llama",

@@ -66,7 +66,7 @@ FAMILIES = (
         ("Qwen/Qwen3.5-4B", "Qwen/Qwen3.5-9B", "Qwen/Qwen3.5-27B", "Qwen/Qwen3.6-27B"),
         _config,
         "Qwen3_5ForConditionalGeneration",
-        (0, 1, 2),
+        (0, 2, 3),
         flags=("--mm-attention-backend", "sdpa"),
         tree_flags=TREES,
         draft={"vocab_size": WIDE_VOCAB},
