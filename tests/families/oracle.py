@@ -56,9 +56,11 @@ class Oracle:
         return outputs
 
     @torch.inference_mode()
-    def draft_logits(self, inputs, prefix: int, anchor: int) -> torch.Tensor:
-        """The draft's logits [B - 1, vocab] for the block of ``anchor``, which follows the first ``prefix`` tokens."""
-        outputs = self.layer_outputs(inputs)
+    def draft_logits(self, outputs: list[torch.Tensor], prefix: int, anchor: int) -> torch.Tensor:
+        """The draft's logits [B - 1, vocab] for the block of ``anchor``, which follows the first ``prefix`` tokens.
+
+        ``outputs``: ``layer_outputs`` of these tokens, and perhaps of later ones.
+        """
         self.draft.reset()
         self.draft.inject(torch.cat([outputs[i][:prefix] for i in self.draft.target_layer_ids], -1))
         block = torch.tensor([anchor] + [self.draft.mask_token_id] * (self.draft.block_size - 1))

@@ -88,11 +88,11 @@ def test_the_draft_sees_what_it_was_trained_on(served, oracle, plain):
     answer_of = {ask.prompt: answer.token_ids for ask, answer in zip(asks, answers, strict=True)}
     rows = served.take_drafted()
     assert len(rows) >= len(asks)
-    for row in rows[::5]:
-        tokens = tuple(row["prompt"]) + answer_of[tuple(row["prompt"])]
-        if row["prefix"] < len(tokens):
-            inputs = {"input_ids": torch.tensor([tokens])}
-            logits = oracle.draft_logits(inputs, row["prefix"], tokens[row["prefix"]])
+    for prompt, answer in answer_of.items():
+        tokens = prompt + answer
+        outputs = oracle.layer_outputs({"input_ids": torch.tensor([tokens])})
+        for row in [row for row in rows if tuple(row["prompt"]) == prompt and row["prefix"] < len(tokens)][::4]:
+            logits = oracle.draft_logits(outputs, row["prefix"], tokens[row["prefix"]])
             assert_greedy(logits, row["drafted"], f"draft after {row['prefix']} tokens", DRAFT_TIE)
 
 
@@ -118,6 +118,7 @@ def test_image_prompts(family, served, oracle, plain):
             assert answer.token_ids == tokens, f"{prompt.text} with {asked}"
         inputs = prompt.inputs(oracle.processor, tokens)
         first = inputs["input_ids"].shape[1] - len(tokens)
+        outputs = oracle.layer_outputs(inputs)
         for row in [row for row in served.take_drafted() if row["prefix"] < first + len(tokens)][::4]:
-            logits = oracle.draft_logits(inputs, row["prefix"], tokens[row["prefix"] - first])
+            logits = oracle.draft_logits(outputs, row["prefix"], tokens[row["prefix"] - first])
             assert_greedy(logits, row["drafted"], f"{prompt.text}: draft after {row['prefix']} tokens", DRAFT_TIE)
