@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from sglang_dflash.kernels.node_states import write_node_states
+from sglang_dflash.kernels.paths import decay_along_paths, per_head
 
 EPS = 1e-6
 
@@ -42,7 +43,7 @@ def delta_step(
     states: [slots, HV, V, K].
     """
     heads = v.shape[1]
-    q, k = _per_value_head(_unit(q) * q.shape[-1] ** -0.5, heads), _per_value_head(_unit(k), heads)
+    q, k = per_head(_unit(q) * q.shape[-1] ** -0.5, heads), per_head(_unit(k), heads)
     state = states.index_select(0, slots).float() * gate.decay.exp()[..., None, None]
     read = torch.matmul(state, k.unsqueeze(3)).squeeze(3)
     update = (v.float() - read) * gate.strength.unsqueeze(2)
@@ -103,14 +104,12 @@ def _window(q, k, v, gate: Gates, ancestors: torch.Tensor, heads: int) -> _Windo
     q, k = (_unit(x).transpose(1, 2) for x in (q, k))
     q = q * q.shape[-1] ** -0.5
     decay, strength = (x.transpose(1, 2) for x in gate)
-    total = torch.matmul(decay.unsqueeze(2), ancestors.transpose(2, 3).float()).squeeze(2)
-    # Off the path the difference may be positive: it must not reach exp.
-    between = (total.unsqueeze(3) - total.unsqueeze(2)).masked_fill_(~ancestors, -torch.inf).exp_()
-    attend = _per_value_head(torch.matmul(q, k.transpose(2, 3)), heads) * between
-    system = _per_value_head(torch.matmul(k, k.transpose(2, 3)), heads) * between * strength.unsqueeze(3)
+    total, between = decay_along_paths(decay, ancestors)
+    attend = per_head(torch.matmul(q, k.transpose(2, 3)), heads) * between
+    system = per_head(torch.matmul(k, k.transpose(2, 3)), heads) * between * strength.unsqueeze(3)
     return _Window(
-        _per_value_head(q, heads),
-        _per_value_head(k, heads),
+        per_head(q, heads),
+        per_head(k, heads),
         v.float().transpose(1, 2),
         strength.unsqueeze(3),
         total,
@@ -124,8 +123,3 @@ def _unit(x: torch.Tensor) -> torch.Tensor:
     """Vectors of the last dimension at length one, float32."""
     x = x.float()
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + EPS)
-
-
-def _per_value_head(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """[N, H, ...] -> [N, HV, ...]: a key head for each of its value heads."""
-    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from sglang_dflash.kernels.chunks import ChunkPlan
 from sglang_dflash.kernels.node_states import write_node_states
+from sglang_dflash.kernels.paths import decay_along_paths, per_head
 
 
 class Head(NamedTuple):
@@ -42,7 +43,7 @@ def ssd_step(tokens: Tokens, head: Head, states: torch.Tensor, slots: torch.Tens
     """One token per request (leading dimension [bs]) -> [bs, H, P]; ``states[slots]`` [slots, H, P, N] advance."""
     heads = tokens.x.shape[1]
     x, time = tokens.x.float(), _time(tokens, head)
-    b, c = (_per_head(t.float(), 1, heads) for t in (tokens.b, tokens.c))
+    b, c = (per_head(t.float(), heads) for t in (tokens.b, tokens.c))
     state = states.index_select(0, slots).float() * (time * head.rate).exp()[..., None, None]
     state = state + (x * time.unsqueeze(2)).unsqueeze(3) * b.unsqueeze(2)
     states.index_copy_(0, slots, state.to(states.dtype))
@@ -125,19 +126,12 @@ def _window(tokens: Tokens, head: Head, ancestors: torch.Tensor, padding: torch.
         time = time.masked_fill(padding.unsqueeze(2), 0.0)
     x, time = tokens.x.float().transpose(1, 2), time.transpose(1, 2)
     b, c = (t.float().transpose(1, 2) for t in (tokens.b, tokens.c))
-    total = torch.matmul((time * head.rate.unsqueeze(1)).unsqueeze(2), ancestors.transpose(2, 3).float()).squeeze(2)
-    # Off the path the difference may be positive: it must not reach exp.
-    between = (total.unsqueeze(3) - total.unsqueeze(2)).masked_fill_(~ancestors, -torch.inf).exp_()
+    total, between = decay_along_paths(time * head.rate.unsqueeze(1), ancestors)
     write = x * time.unsqueeze(3)
-    attend = _per_head(torch.matmul(c, b.transpose(2, 3)), 1, heads) * between
+    attend = per_head(torch.matmul(c, b.transpose(2, 3)), heads) * between
     inside = torch.matmul(attend, write) + x * head.skip[:, None, None]
-    return _Window(_per_head(c, 1, heads), _per_head(b, 1, heads), write, total, between, inside)
+    return _Window(per_head(c, heads), per_head(b, heads), write, total, between, inside)
 
 
 def _time(tokens: Tokens, head: Head) -> torch.Tensor:
     return F.softplus(tokens.time.float() + head.time_bias)
-
-
-def _per_head(t: torch.Tensor, dim: int, heads: int) -> torch.Tensor:
-    """Repeats a group's entry of ``dim`` for each of its heads."""
-    return t if t.shape[dim] == heads else t.repeat_interleave(heads // t.shape[dim], dim)

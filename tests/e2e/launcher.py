@@ -74,8 +74,9 @@ def _forkable(command: list[str], environment: dict[str, str]) -> bool:
 
 
 def _start() -> subprocess.Popen:
-    environment = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET",)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment = dict(os.environ)
+    for name in ("TRITON_INTERPRET", "PYTHONDONTWRITEBYTECODE"):  # as ServerSpec.environment
+        environment.pop(name, None)
     environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     zygote = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("zygote.py"))],

@@ -5,23 +5,6 @@ import json
 import pytest
 from launching import launch
 
-HYBRID = dict(
-    architectures=["Qwen3NextForCausalLM"],
-    model_type="qwen3_next",
-    hidden_size=64,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=16,
-    vocab_size=128,
-    max_position_embeddings=256,
-    full_attention_interval=4,
-    linear_num_key_heads=2,
-    linear_num_value_heads=4,
-    linear_key_head_dim=16,
-    linear_value_head_dim=8,
-    dtype="float32",
-)
 PLAIN = dict(
     architectures=["Qwen3ForCausalLM"],
     model_type="qwen3",
@@ -34,19 +17,18 @@ PLAIN = dict(
     max_position_embeddings=256,
     dtype="float32",
 )
-
-
-SHORT_CONV = dict(
-    architectures=["Lfm2ForCausalLM"],
-    model_type="lfm2",
-    hidden_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    layer_types=["conv", "full_attention"],
-    vocab_size=128,
-    max_position_embeddings=256,
-    dtype="float32",
+HYBRID = PLAIN | dict(
+    architectures=["Qwen3NextForCausalLM"],
+    model_type="qwen3_next",
+    num_hidden_layers=4,
+    full_attention_interval=4,
+    linear_num_key_heads=2,
+    linear_num_value_heads=4,
+    linear_key_head_dim=16,
+    linear_value_head_dim=8,
+)
+SHORT_CONV = PLAIN | dict(
+    architectures=["Lfm2ForCausalLM"], model_type="lfm2", layer_types=["conv", "full_attention"]
 )
 
 
