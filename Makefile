@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -9,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo    serve the embedded pair: plain and DFLASH side by side, with a table of speeds"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests, in WORKERS=2 processes"
 	@echo "make bench   measure plain, built-in DFLASH and ours"
 	@echo "make lint    check the style"
 	@echo "make setup   only set up .venv; make clean removes it and all results"
@@ -22,7 +23,7 @@ demo: setup
 	@$(BIN)/sglang-dflash demo $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 bench: setup
 	@$(BIN)/sglang-dflash bench $(ARGS)

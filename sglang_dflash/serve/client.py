@@ -96,10 +96,10 @@ class Client:
         """Abort every request."""
         self._post("/abort_request", {"abort_all": True}, parse=False)
 
-    def healthy(self) -> bool:
-        """True where the server answers a health request."""
+    def answers(self) -> bool:
+        """True where the server answers requests; runs nothing on the model, as SGLang's own health check does."""
         try:
-            return self._http.get("/health", timeout=30).status_code == 200
+            return self._http.get("/model_info", timeout=30).status_code == 200
         except httpx.TransportError:
             return False
 

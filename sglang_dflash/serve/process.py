@@ -21,7 +21,8 @@ from sglang_dflash.serve.ports import free_port, release_port
 from sglang_dflash.serve.spec import ServerSpec, accelerator_present
 
 START_TIMEOUT = 420.0  # seconds; a first start without byte code on two busy cores takes minutes
-POLL = 0.5  # seconds
+POLL = 0.2  # seconds between two looks at a server that starts
+SETTLE = 0.5  # seconds in which a crash writes its traceback
 WATCH = 3.0  # seconds between two looks at a server that is answering
 SCHEDULER_TITLE = "sglang::scheduler"
 GRACE = 4.0  # seconds between SIGTERM and SIGKILL
@@ -114,8 +115,8 @@ class ServerProcess:
         if progress is not None:
             progress(100 * reached // len(PHASES), phase)
         self.raise_if_dead()
-        # Before the first log line nobody listens on the port yet.
-        if not reached or not self.client.healthy():
+        # SGLang writes the last phase when its own first request has been answered.
+        if reached < len(PHASES) or not self.client.answers():
             return False
         if progress is not None:
             progress(100, "ready")
@@ -128,7 +129,7 @@ class ServerProcess:
         if self.alive() and not killed and not self._watch.crashed():
             return
         # The traceback of a crash may still be on its way.
-        time.sleep(POLL)
+        time.sleep(SETTLE)
         self._watch.update()
         last_line = killed or tail(self.log_path, 1) or "no output"
         reason = error_line(self._watch.text) or last_line
@@ -195,21 +196,34 @@ class ServerProcess:
             _signal_group(self._child.pid, signal.SIGTERM)
             # A launcher that dies first would leave children that are still importing; one that outlives
             # them only sleeps before it reports a crash.
-            deadline = time.monotonic() + GRACE
-            while any(map(_running, tree[1:])) and time.monotonic() < deadline:
-                time.sleep(0.05)
+            _wait_gone([process for process in tree[1:] if not _is_tracker(process)])
             _signal_group(self._child.pid, signal.SIGKILL)
             for process in tree[1:]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             self._child.wait()
-            psutil.wait_procs(tree[1:], timeout=GRACE)
+            _wait_gone(tree[1:])
             self._child = None
             cleanup.discard(self)
             release_port(self.port)
             if self._client is not None:
                 self._client.close()
                 self._client = None
+
+
+def _is_tracker(process: psutil.Process) -> bool:
+    """True for Python's resource tracker, which ignores SIGTERM and ends when its pipe closes."""
+    try:
+        return any("multiprocessing.resource_tracker" in part for part in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _wait_gone(processes: list[psutil.Process]) -> None:
+    """Wait until none runs, at most GRACE seconds; whoever reaps them may take longer."""
+    deadline = time.monotonic() + GRACE
+    while any(map(_running, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _running(process: psutil.Process) -> bool:

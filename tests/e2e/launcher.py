@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from sglang_dflash.serve.process import launch
 # Read while SGLang is imported or at the start of a process, so a fork cannot change them.
 EARLY = ("SGLANG_", "OMP_", "MKL_", "TRITON_", "LD_", "TORCH")
 OURS = "SGLANG_DFLASH_"  # read when the server starts, but for the platform
+HUNG = 150.0  # seconds after which a server that has not started writes into its log where it stands
 
 
 class ForkLauncher:
@@ -27,8 +29,13 @@ class ForkLauncher:
         if not _forkable(command, environment):
             return launch(command, environment, log_path)
         log_path.write_bytes(b"")
-        answer = self.ask({"argv": ["launch_server.py", *command[3:]], "env": environment, "log": str(log_path)})
-        return ForkedServer(self, answer["pid"])
+        # A first request of SGLang's own, which it waits a second to send, tells a test nothing.
+        argv = ["launch_server.py", *command[3:], "--skip-server-warmup"]
+        server = ForkedServer(self, self.ask({"argv": argv, "env": environment, "log": str(log_path)})["pid"])
+        watch = threading.Timer(HUNG, server.explain, (log_path,))
+        watch.daemon = True
+        watch.start()
+        return server
 
     def ask(self, request: dict) -> dict:
         """The process's answer to one request."""
@@ -38,6 +45,11 @@ class ForkLauncher:
             self._zygote.stdin.write(json.dumps(request) + "\n")
             self._zygote.stdin.flush()
             return json.loads(self._zygote.stdout.readline())
+
+    @property
+    def running(self) -> bool:
+        """True while there is a process to ask."""
+        return self._zygote is not None
 
     def close(self) -> None:
         """End it, and every server it still has."""
@@ -61,6 +73,11 @@ class ForkedServer:
     def wait(self) -> int:
         """The exit status, once it has ended."""
         return self._launcher.ask({"poll": self.pid, "block": True})["rc"]
+
+    def explain(self, log_path: Path) -> None:
+        """Have every process of a server that has not started yet write its stacks into the log."""
+        if self._launcher.running and self.poll() is None and b"fired up" not in log_path.read_bytes():
+            os.killpg(self.pid, signal.SIGUSR2)
 
 
 def _forkable(command: list[str], environment: dict[str, str]) -> bool:

@@ -11,8 +11,8 @@ Fixtures (declared in conftest.py, all session-scoped):
 
 A server is kept for later tests; when more than LIMIT are alive the least recently used one is stopped, so
 order tests by server, and take what a test compares (plain and dflash) together. Servers are forks of a process
-that has SGLang imported (launcher.py): a start costs 2 to 4 seconds of processor time, or 30 where the environment
-sets a variable that is read too early for that. Every ``get`` raises if the server had died meanwhile.
+that has SGLang imported (launcher.py): a start takes 2 seconds, or 30 where the environment sets a variable that is
+read too early for that. Every ``get`` raises if the server had died meanwhile.
 
 Environment: SGLANG_DFLASH_TEST_PAIR=<folder with target/, draft/ and heldout/> replaces the embedded pair;
 SGLANG_DFLASH_TEST_SERVERS=<how many may be alive>; SGLANG_DFLASH_TEST_PORTS=<first>-<last>;
@@ -24,13 +24,11 @@ from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
 
-from launcher import ForkLauncher
-
 from sglang_dflash.bench.prompts import Prompt, load_prompts, renderer
 from sglang_dflash.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
 from sglang_dflash.serve import ServerProcess, ServerSpec
 
-LIMIT = int(os.environ.get("SGLANG_DFLASH_TEST_SERVERS", "5"))
+LIMIT = int(os.environ.get("SGLANG_DFLASH_TEST_SERVERS", "3" if "PYTEST_XDIST_WORKER" in os.environ else "5"))
 
 
 class TestPair:
@@ -60,11 +58,11 @@ class TestPair:
 class Servers:
     """Running servers by spec, at most ``limit`` alive, least recently used first to go."""
 
-    def __init__(self, pair: TestPair, log_dir: Path, limit: int = LIMIT):
+    def __init__(self, pair: TestPair, log_dir: Path, launch, limit: int = LIMIT):
         self.pair = pair
         self._log_dir = Path(os.environ.get("SGLANG_DFLASH_TEST_LOGS", log_dir))
         self._limit = limit
-        self.launcher = ForkLauncher()
+        self._launch = launch
         self._running: OrderedDict[ServerSpec, ServerProcess] = OrderedDict()
 
     def get(self, spec: ServerSpec) -> ServerProcess:
@@ -80,7 +78,7 @@ class Servers:
             return server
         while len(self._running) >= self._limit:
             self.stop(next(iter(self._running)))
-        server = ServerProcess(spec, self._log_dir, ports=_ports(), launcher=self.launcher.launch).start()
+        server = ServerProcess(spec, self._log_dir, ports=_ports(), launcher=self._launch).start()
         self._running[spec] = server
         try:
             server.wait_ready()
@@ -114,10 +112,9 @@ class Servers:
             server.stop()
 
     def stop_all(self) -> None:
-        """Stop every server, and the process they are forked from."""
+        """Stop every server."""
         for spec in list(self._running):
             self.stop(spec)
-        self.launcher.close()
 
 
 def _ports():

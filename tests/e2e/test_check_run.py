@@ -14,7 +14,7 @@ from sglang_dflash.serve import ServerProcess
 
 
 @pytest.fixture
-def verdict_of(servers):
+def verdict_of(launch):
     """(target, draft) -> verdict of a served run."""
 
     def verdict(target: str, draft: str):
@@ -22,7 +22,7 @@ def verdict_of(servers):
         report = check(target, draft, Plan(dtype="float32"), machine)
 
         def make(spec, log_dir):
-            return ServerProcess(spec, log_dir, launcher=servers.launcher.launch)
+            return ServerProcess(spec, log_dir, launcher=launch)
 
         return run(report.reading, served_flags(report.advice, machine), Console(), make)
 

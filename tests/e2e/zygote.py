@@ -9,6 +9,7 @@ Requests come as JSON lines on standard input, answers leave on standard output;
 {"argv": [...], "env": {...}, "log": path} -> {"pid": n}; {"poll": pid, "block": bool} -> {"rc": n or null}.
 """
 
+import faulthandler
 import gc
 import importlib
 import json
@@ -63,11 +64,14 @@ def _fork(request: dict, answers) -> int:
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
+        # A spawned child would not have its parent's handlers; SGLang's own processes set theirs.
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
         answers.close()
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         null = os.open(os.devnull, os.O_RDONLY)
         for source, number in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, number)
+        faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)  # as the launcher asks a hung server
         sys.stdin = open(os.devnull)  # noqa: SIM115 - the old object still holds requests
         os.environ.clear()
         os.environ.update(request["env"])

@@ -6,7 +6,6 @@ it starts the next; at most one server lives at a time.
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,7 @@ from table import FAMILIES
 from sglang_dflash.serve import ServerProcess, ServerSpec
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "e2e"))  # launcher.py
-# In our own environment, so that a forked server need not differ in it.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent / "doubles"), os.environ.get("PYTHONPATH"))))
+DOUBLES = HERE.parent / "doubles"
 SHAPES = {
     "chain": "recorded:RecordedChain",
     "tree": "recorded:RecordedTree",
@@ -46,22 +43,6 @@ def pytest_runtest_makereport(item, call):
 def pytest_sessionfinish():
     if os.environ.get("SGLANG_DFLASH_RECORD_FAMILIES"):
         record(_outcomes)
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if HERE in item.path.parents and "family" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.e2e)
-
-
-@pytest.fixture(scope="session")
-def launch():
-    """Starts servers as forks of one process that has SGLang imported."""
-    from launcher import ForkLauncher
-
-    launcher = ForkLauncher()
-    yield launcher.launch
-    launcher.close()
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=str)
@@ -146,6 +127,7 @@ def served(request, family, pair, plain, logs, launch, tmp_path_factory) -> Serv
     planted.write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = family.chain_flags if request.param == "chain" else family.tree_flags
     env = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(DOUBLES), os.environ.get("PYTHONPATH")))),
         "SGLANG_DFLASH_PROPOSER": SHAPES[request.param],
         "SGLANG_DFLASH_PLANTED": str(planted),
         "SGLANG_DFLASH_DRAFTED": str(drafted),

@@ -132,7 +132,7 @@ class TestProcess:
         seen = []
         with stub(tmp_path, "child") as server:
             child = int((tmp_path / "child.pid").read_text())
-            assert server.client.healthy() and server.rss() > 0 and server.peak_rss > 0
+            assert server.client.answers() and server.rss() > 0 and server.peak_rss > 0
             assert {p.pid for p in server.processes()} == {server.pid, child}
             pid = server.pid
             server.poll_ready(lambda percent, phase: seen.append((percent, phase)))
