@@ -22,7 +22,7 @@ from sglang_dflash.serve.spec import ServerSpec, accelerator_present
 
 START_TIMEOUT = 420.0  # seconds; a first start without byte code on two busy cores takes minutes
 POLL = 0.2  # seconds between two looks at a server that starts
-SETTLE = 0.5  # seconds in which a crash writes its traceback
+SETTLE = 0.5  # seconds in which a crash writes its traceback, and a parent notices the end of a child
 WATCH = 3.0  # seconds between two looks at a server that is answering
 SCHEDULER_TITLE = "sglang::scheduler"
 GRACE = 4.0  # seconds between SIGTERM and SIGKILL
@@ -137,11 +137,15 @@ class ServerProcess:
 
     def _killed_child(self) -> str | None:
         """A process of the tree that has ended while the launcher goes on: SGLang would wait for it for ever."""
-        for process in self.processes()[1:]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    return f"its process {process.pid} was killed, perhaps for lack of memory"
-        return None
+        ended = self._ended_children()
+        if ended:
+            # A helper that ended as it should is gone once its parent has asked for its status.
+            time.sleep(SETTLE)
+            ended &= self._ended_children()
+        return f"its process {min(ended)} was killed, perhaps for lack of memory" if ended else None
+
+    def _ended_children(self) -> set[int]:
+        return {process.pid for process in self.processes()[1:] if not _running(process)}
 
     def watched(self, work: Callable[[], Any]) -> Any:
         """The result of ``work``, which sends requests here; DFlashError as soon as the server has died."""
