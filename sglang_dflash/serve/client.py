@@ -20,7 +20,7 @@ class Client:
 
     def __init__(self, url: str, timeout: float = TIMEOUT):
         self.url = url
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
         # trust_env off: a proxy must not see requests to this machine.
         self._http = httpx.Client(base_url=url, timeout=timeout, limits=limits, trust_env=False)
 

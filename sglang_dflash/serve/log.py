@@ -17,7 +17,8 @@ PHASES = (
     ("The server is fired up", "ready"),
 )
 _OURS = re.compile(r"(?:^|[\s:])error: .+")
-_CRASH = re.compile(r"hit an exception|Received sigquit from a child process")
+_TAKEN = re.compile(r"error while attempting to bind on address .*")
+_CRASH = re.compile(rf"hit an exception|Received sigquit from a child process|{_TAKEN.pattern}")
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*")
 
 
@@ -46,10 +47,11 @@ def tail(path: Path, lines: int = 12) -> str:
 def error_line(text: str) -> str | None:
     """The one line that says why a server died: ours, else the last exception's, else None."""
     lines = text.splitlines()
-    for line in lines:
-        found = _OURS.search(line)
-        if found:
-            return found.group(0).strip(" :")
+    for pattern in (_OURS, _TAKEN):
+        for line in lines:
+            found = pattern.search(line)
+            if found:
+                return found.group(0).strip(" :")
     exceptions = [line for line in lines if _EXCEPTION.match(line)]
     return exceptions[-1].strip() if exceptions else None
 

@@ -1,6 +1,6 @@
 """A small HTTP server that behaves like a starting SGLang server; run as a script by the tests of serve/.
 
-Usage: stub_server.py PORT MODE CHILD_PID_FILE, with MODE one of ok, crash, error, exit, hang, child.
+Usage: stub_server.py PORT MODE CHILD_PID_FILE, with MODE one of ok, crash, error, exit, taken, hang, child.
 The prompt [666] is refused; [777] kills the child, and then no answer comes.
 """
 
@@ -73,6 +73,9 @@ def main():
         sys.exit(2)
     if mode == "exit":
         sys.exit(3)
+    if mode == "taken":
+        print(f"ERROR:  [Errno 98] error while attempting to bind on address ('127.0.0.1', {port}): in use", flush=True)
+        time.sleep(60)
     if mode == "hang":
         time.sleep(60)
     if mode == "child":

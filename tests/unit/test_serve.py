@@ -80,6 +80,12 @@ class TestPorts:
         for port in ports:
             release_port(port)
 
+    def test_lies_where_no_connection_gets_its_own(self):
+        port = free_port()
+        first, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+        release_port(port)
+        assert port < first
+
     def test_candidates_exhausted(self):
         port = free_port()
         with pytest.raises(DFlashError, match="port"):
@@ -95,6 +101,11 @@ class TestLog:
     def test_last_exception(self):
         assert error_line("KeyError: 'a'\n...\npkg.mod.CustomError: b\nplain line\n") == "pkg.mod.CustomError: b"
         assert error_line("nothing here\n") is None
+
+    def test_a_taken_port(self):
+        line = "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 9): address already in use"
+        later = "requests.exceptions.ReadTimeout: HTTPConnectionPool\n"
+        assert error_line(f"{line}\n{later}").startswith("error while attempting to bind")
 
     def test_argument_parser(self):
         assert error_line("usage: x\nlaunch_server.py: error: argument --page-size: bad\n").startswith(
@@ -141,7 +152,8 @@ class TestProcess:
         server.stop()
 
     @pytest.mark.parametrize(
-        "mode, reason", [("crash", "made of cheese"), ("error", "mask token 9"), ("exit", "server_args")]
+        "mode, reason",
+        [("crash", "made of cheese"), ("error", "mask token 9"), ("exit", "server_args"), ("taken", "in use")],
     )
     def test_failure_is_one_line_and_leaves_nothing(self, tmp_path, mode, reason):
         server = stub(tmp_path, mode).start()
