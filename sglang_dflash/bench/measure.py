@@ -1,12 +1,16 @@
-"""Runs the same batch on every system in turn, one system at a time."""
+"""Runs the same batch on every system, slice by slice in turn, one system at a time."""
 
+import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sglang_dflash.bench.prompts import Prompt
 from sglang_dflash.bench.stages import StageLog
 from sglang_dflash.serve import Generation, ServerProcess
+
+SLICE = 4  # prompts of a slice, per request in flight: few enough that a slow second hits every system
 
 
 class Turn(NamedTuple):
@@ -74,13 +78,31 @@ def measure(
     for server in servers.values():
         for concurrency in {1, max(plan.concurrencies)}:
             take_turn(server, prompts[: 2 * concurrency], concurrency, max_tokens)
-    names, turns, schedule = list(servers), [], list(plan.turns())
+    turns, schedule = [], list(plan.turns())
+    order = deque(servers)
     for number, (concurrency, repeat, streamed) in enumerate(schedule):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            mark = stage_log.mark()
-            seconds, cpu_seconds, answers = take_turn(servers[name], prompts, concurrency, max_tokens, streamed)
-            rounds = stage_log.since(mark) if name == "dflash" else []
-            turns.append(Turn(name, concurrency, repeat, streamed, seconds, cpu_seconds, answers, rounds))
+        pieces = {name: [] for name in servers}
+        for part in slices(prompts, SLICE * concurrency):
+            order.rotate()
+            for name in order:
+                mark = stage_log.mark()
+                taken = take_turn(servers[name], part, concurrency, max_tokens, streamed)
+                pieces[name].append((*taken, stage_log.since(mark) if name == "dflash" else []))
+        turns += [_joined(name, concurrency, repeat, streamed, pieces[name]) for name in servers]
         progress(number + 1, len(schedule))
     return turns
+
+
+def slices(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
+    """Consecutive parts of about ``size`` prompts, none shorter than ``size`` where there are as many."""
+    count = max(1, len(prompts) // size)
+    edges = [len(prompts) * number // count for number in range(count + 1)]
+    return (prompts[first:last] for first, last in itertools.pairwise(edges))
+
+
+def _joined(name: str, concurrency: int, repeat: int, streamed: bool, pieces: list[tuple]) -> Turn:
+    seconds, cpu_seconds, answers, rounds = zip(*pieces, strict=True)
+    return Turn(
+        name, concurrency, repeat, streamed, sum(seconds), sum(cpu_seconds),
+        list(itertools.chain(*answers)), list(itertools.chain(*rounds)),
+    )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from sglang_dflash.bench import equality, memory, prompts, provenance, report, stages, summary, systems
-from sglang_dflash.bench.measure import Plan, Turn
+from sglang_dflash.bench.measure import Plan, Turn, slices
 from sglang_dflash.bench.plot import save_plot
 from sglang_dflash.bench.prompts import Prompt
 from sglang_dflash.errors import DFlashError
@@ -185,3 +185,11 @@ class TestProvenance:
 
     def test_gpu_memory_of_a_tree(self):
         assert memory.tree_gpu_bytes("12, 100\n13, 50\n14, [N/A]\nnoise\n", {12, 14}) == 100 << 20
+
+
+class TestSlices:
+    def test_all_prompts_in_order(self):
+        for count in range(1, 70):
+            parts = list(slices(list(range(count)), 16))
+            assert [prompt for part in parts for prompt in part] == list(range(count))
+            assert all(len(part) >= min(16, count) for part in parts) and max(map(len, parts)) < 32
