@@ -104,13 +104,13 @@ def bench(
 @bench_app.command(context_settings=PASS_ON)
 def step(context: typer.Context) -> None:
     """A plain decode step beside the bare forward pass of the same model."""
-    _run_module("sglang_dflash.platform.stepcost", context.args)
+    _run_module("sglang_dflash.bench.stepcost", context.args)
 
 
 @bench_app.command(context_settings=PASS_ON)
 def products(context: typer.Context) -> None:
     """Dense projections on this host: torch's choice of library beside ours."""
-    _run_module("sglang_dflash.platform.products", context.args)
+    _run_module("sglang_dflash.bench.products", context.args)
 
 
 @bench_app.command(context_settings=PASS_ON)

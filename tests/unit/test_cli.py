@@ -81,7 +81,7 @@ def test_errors_are_one_line(monkeypatch, capsys, arguments, field):
 
 @pytest.mark.parametrize(
     "module",
-    ["sglang_dflash.bench.roundcost", "sglang_dflash.bench.kernelbw", "sglang_dflash.platform.stepcost"],
+    ["sglang_dflash.bench.roundcost", "sglang_dflash.bench.kernelbw", "sglang_dflash.bench.stepcost"],
 )
 def test_every_measurement_exists(module):
     assert importlib.util.find_spec(module) is not None

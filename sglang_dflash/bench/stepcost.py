@@ -18,9 +18,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from sglang_dflash.bench.bare import BareQwen3
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.pair import TARGET_DIR
-from sglang_dflash.platform.bare import BareQwen3
 from sglang_dflash.serve import ServerProcess, ServerSpec
 
 PROMPT = list(range(10, 26))  # any token ids that every vocabulary has

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from sglang_dflash.bench import stepcost
+from sglang_dflash.bench.bare import BareQwen3
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.platform import stepcost
-from sglang_dflash.platform.bare import BareQwen3
 from sglang_dflash.platform.stepclock import StepClock
 
 
