@@ -40,6 +40,16 @@ def pytest_runtest_makereport(item, call):
     parts[part] = parts.get(part, True) and report.passed
 
 
+def pytest_collection_modifyitems(config, items):
+    def meant(item):
+        name, parameters = getattr(item, "originalname", ""), getattr(getattr(item, "callspec", None), "params", {})
+        return "image_prompts" not in name or parameters["family"].image_token is not None
+
+    others = [item for item in items if not meant(item)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if meant(item)]
+
+
 def pytest_sessionfinish():
     if os.environ.get("SGLANG_DFLASH_RECORD_FAMILIES"):
         record(_outcomes)
