@@ -156,13 +156,5 @@ def _environment(spec: ServerSpec) -> dict[str, str]:
     }
 
 
-def _run() -> None:
-    try:
-        typer.run(main)
-    except DFlashError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    _run()
+    typer.run(main)  # cli.py turns a DFlashError into one line

@@ -7,7 +7,6 @@ ratio of the medians, and from the server's own clock how a step divides into mo
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -179,13 +178,5 @@ def table_of(cost: StepCost) -> Table:
     return table
 
 
-def _run() -> None:
-    try:
-        typer.run(main)
-    except DFlashError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    _run()
+    typer.run(main)  # cli.py turns a DFlashError into one line

@@ -45,7 +45,7 @@ def tail(path: Path, lines: int = 12) -> str:
 
 
 def error_line(text: str) -> str | None:
-    """The one line that says why a server died: ours, else the last exception's, else None."""
+    """The one line that says why a server died: ours, a taken port, else the last exception's, else None."""
     lines = text.splitlines()
     for pattern in (_OURS, _TAKEN):
         for line in lines:

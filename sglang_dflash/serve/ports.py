@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sglang_dflash.errors import DFlashError
 
-LOWEST = 20000
+LOWEST = 20000  # of the ports handed out; lower ones belong to well-known services
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _SPREAD = 1000  # SGLang derives further ports above a server's
 _handed_out: set[int] = set()
@@ -28,8 +28,8 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 def free_port(candidates: Iterable[int] | None = None) -> int:
     """A free port: the first free one of ``candidates``, or any.
 
-    A port is handed out once per process, so that servers started together do not collide. Of itself it lies below
-    the ports that the system gives to connections: one of these could take it before the server listens.
+    A port is handed out once per process, so that servers started together do not collide. Where the system
+    leaves some, it lies below the ports given to connections: one of these could take it before the server listens.
     """
     for port in _candidates() if candidates is None else candidates:
         if port not in _handed_out and is_free(port):

@@ -9,12 +9,20 @@ import sys
 import threading
 from pathlib import Path
 
+from sglang_dflash.serve.log import PHASES
 from sglang_dflash.serve.process import launch
 
 # Read while SGLang is imported or at the start of a process, so a fork cannot change them.
 EARLY = ("SGLANG_", "OMP_", "MKL_", "TRITON_", "LD_", "TORCH")
 OURS = "SGLANG_DFLASH_"  # read when the server starts, but for the platform
 HUNG = 150.0  # seconds after which a server that has not started writes into its log where it stands
+
+DOUBLES = Path(__file__).parents[1] / "doubles"
+
+
+def path_to_doubles() -> str:
+    """PYTHONPATH of a server that finds the test doubles."""
+    return os.pathsep.join(filter(None, (str(DOUBLES), os.environ.get("PYTHONPATH"))))
 
 
 class ForkLauncher:
@@ -76,7 +84,7 @@ class ForkedServer:
 
     def explain(self, log_path: Path) -> None:
         """Have every process of a server that has not started yet write its stacks into the log."""
-        if self._launcher.running and self.poll() is None and b"fired up" not in log_path.read_bytes():
+        if self._launcher.running and self.poll() is None and PHASES[-1][0] not in log_path.read_text(errors="replace"):
             os.killpg(self.pid, signal.SIGUSR2)
 
 

@@ -5,14 +5,12 @@ proposes plain decoding's own continuation with errors planted where the request
 """
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 from exact import Ask, assert_same
+from launcher import path_to_doubles
 from workload import questions
 
-DOUBLES = str(Path(__file__).parents[1] / "doubles")
 CONTEXT = 256
 BLOCK = 16
 PAGE = 8
@@ -31,11 +29,10 @@ def planted(request, servers, tmp_path_factory):
     proposer, flags, overlap = SERVERS[request.param]
     path = tmp_path_factory.mktemp("planted") / "continuations.jsonl"
     path.write_text("")
-    python_path = os.pathsep.join(filter(None, (DOUBLES, os.environ.get("PYTHONPATH"))))
     env = overlap | {
         "SGLANG_DFLASH_PROPOSER": proposer,
         "SGLANG_DFLASH_PLANTED": str(path),
-        "PYTHONPATH": python_path,
+        "PYTHONPATH": path_to_doubles(),
     }
     flags = ("--context-length", CONTEXT, *flags)
 

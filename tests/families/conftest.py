@@ -12,6 +12,7 @@ import pytest
 from asks import Ask, every_ask
 from checkpoints import build_pair
 from images import image_prompts
+from launcher import path_to_doubles
 from oracle import Oracle
 from page import record
 from table import FAMILIES
@@ -19,7 +20,6 @@ from table import FAMILIES
 from sglang_dflash.serve import ServerProcess, ServerSpec
 
 HERE = Path(__file__).parent
-DOUBLES = HERE.parent / "doubles"
 SHAPES = {
     "chain": "recorded:RecordedChain",
     "tree": "recorded:RecordedTree",
@@ -137,7 +137,7 @@ def served(request, family, pair, plain, logs, launch, tmp_path_factory) -> Serv
     planted.write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = family.chain_flags if request.param == "chain" else family.tree_flags
     env = {
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(DOUBLES), os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": path_to_doubles(),
         "SGLANG_DFLASH_PROPOSER": SHAPES[request.param],
         "SGLANG_DFLASH_PLANTED": str(planted),
         "SGLANG_DFLASH_DRAFTED": str(drafted),

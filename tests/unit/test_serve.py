@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.serve import Client, ServerProcess, ServerSpec
+from sglang_dflash.serve import Client, ServerProcess, ServerSpec, ports
 from sglang_dflash.serve.log import LogWatch, error_line, log_folder
 from sglang_dflash.serve.ports import free_port, release_port
 from sglang_dflash.serve.process import wait_all
@@ -80,11 +80,14 @@ class TestPorts:
         for port in ports:
             release_port(port)
 
-    def test_lies_where_no_connection_gets_its_own(self):
+    def test_lies_where_no_connection_gets_its_own(self, monkeypatch, tmp_path):
+        setting = tmp_path / "ip_local_port_range"
+        setting.write_text("30000\t40000\n")
+        monkeypatch.setattr(ports, "_EPHEMERAL", setting)
+        assert set(ports._candidates()) == set(range(ports.LOWEST, 29000))
         port = free_port()
-        first, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
         release_port(port)
-        assert port < first
+        assert port in range(ports.LOWEST, 29000)
 
     def test_candidates_exhausted(self):
         port = free_port()
