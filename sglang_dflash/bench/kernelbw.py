@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from sglang_dflash.kernels import accept, compact_kv, inject_kv, prepare_block, visibility
+from sglang_dflash.kernels import accept, compact_kv, inject_kv, prepare_block, tree_links, tree_mask, visibility
 from sglang_dflash.types import empty_acceptance, empty_block_inputs
 
 REPEATS = 30
@@ -76,7 +76,8 @@ def measure(device: str, shape: Shape | None = None, dtype: torch.dtype = torch.
     """Time every op at ``shape`` on ``device`` ("cuda" or "cpu")."""
     shape = shape or Shape()
     torch.manual_seed(0)
-    cases = (_prepare_block, _accept_chain, _accept_tree, _visibility, _inject_kv, _compact_kv)
+    chains = (_prepare_block, _accept_chain, _inject_kv)
+    cases = (*chains, _accept_tree, _visibility, _tree_links, _tree_mask, _compact_kv)
     rows = []
     for case in cases:
         size, call = case(device, shape, dtype)
@@ -122,6 +123,21 @@ def _visibility(device, shape: Shape, dtype):
     out = torch.empty(shape.bs, shape.width, shape.width, dtype=torch.bool, device=device)
     op = visibility.choose(device)
     return _nbytes(parents, out), lambda: op(parents, out)
+
+
+def _tree_links(device, shape: Shape, dtype):
+    parents = _chain_parents(device, shape)
+    out = [torch.empty_like(parents) for _ in range(2)]
+    op = tree_links.choose(device)
+    return _nbytes(parents, *out), lambda: op(parents, *out)
+
+
+def _tree_mask(device, shape: Shape, dtype):
+    seen = visibility.choose(device)(_chain_parents(device, shape))
+    prefix_lens = torch.randint(0, 4096, (shape.bs,), device=device)
+    out = torch.empty(int(((prefix_lens + shape.width) * shape.width).sum()), dtype=torch.bool, device=device)
+    op = tree_mask.choose(device)
+    return _nbytes(seen, prefix_lens, out), lambda: op(seen, prefix_lens, out)
 
 
 def _inject_kv(device, shape: Shape, dtype):

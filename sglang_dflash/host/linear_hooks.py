@@ -94,6 +94,11 @@ def replace_state_moves(scatter_after_verify: Callable, track_all_layers: Callab
     hybrid_linear_attn_backend.scatter_mamba_states_after_mtp_verify = scatter_after_verify
     hybrid_linear_attn_backend.track_mamba_states_all_layers = track_all_layers
     hybrid_linear_attn_backend.track_mamba_states_if_needed = track_one_layer
+    keep_window_per_node()
+
+
+def keep_window_per_node() -> None:
+    """A convolution window for each drafted node in the state pool, none shared with the next one."""
     memory_pool.conv_window_dedup_enabled = _window_per_node
 
 

@@ -6,8 +6,8 @@ import torch
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.worker_api import CaptureHiddenMode, DFlashVerifyInput
-from sglang_dflash.kernels import visibility
 from sglang_dflash.types import Proposal
+from sglang_dflash.verify.trees import MaskedTree, PlainTree
 
 
 class Verified(NamedTuple):
@@ -21,9 +21,9 @@ class Verified(NamedTuple):
 class TargetPass:
     """Runs the target over a proposal, in SGLang's own graphs where they were captured."""
 
-    def __init__(self, target_worker):
-        self._target_worker = target_worker
-        self._visibility = visibility.choose(torch.device(target_worker.model_runner.device).type)
+    def __init__(self, target_worker, tree_form: PlainTree | MaskedTree | None):
+        """tree_form: None where only chains are proposed."""
+        self._target_worker, self._tree_form = target_worker, tree_form
 
     def __call__(
         self, batch, proposal: Proposal, slots: torch.Tensor, plan, host_lens: torch.Tensor
@@ -39,8 +39,7 @@ class TargetPass:
             kv_loc_plan=plan,
         )
         if proposal.parents is not None:
-            verify_input.parents = proposal.parents
-            verify_input.visibility = self._visibility(proposal.parents)
+            self._tree_form(verify_input, proposal, batch.seq_lens, host_lens)
         batch.out_cache_loc = slots
         # The scheduler restores its batch after every round (forward isolation), also on errors.
         batch.seq_lens_cpu, batch.seq_lens_sum = host_lens, sum(host_lens.tolist())

@@ -14,7 +14,7 @@ from sglang_dflash.draft.mask import load_mask_embedding
 from sglang_dflash.draft.model import DFlashDraftModel
 from sglang_dflash.draft.runner import DraftRunner
 from sglang_dflash.draft.view import WholeContext, WindowedContext
-from sglang_dflash.errors import DFlashError, announced
+from sglang_dflash.errors import announced
 from sglang_dflash.host.capture import prepare_capture
 from sglang_dflash.host.model_api import register_model
 from sglang_dflash.host.state import keeps_recurrent_state
@@ -38,6 +38,7 @@ from sglang_dflash.options import Options
 from sglang_dflash.proposal.build import build_proposer
 from sglang_dflash.verify.choice import TargetChoice
 from sglang_dflash.verify.target import TargetPass
+from sglang_dflash.verify.trees import build_tree_form
 from sglang_dflash.worker.buffers import RoundBuffers
 from sglang_dflash.worker.prefill import Prefill
 from sglang_dflash.worker.round import Round
@@ -112,10 +113,7 @@ class DFlashWorker(BaseSpecWorker):
         device = torch.device(target.device)
         tp_sync = SpecTpSync(get_parallel().tp_group)
         proposer = build_proposer(self._options.proposer, self.block_size, device)
-        if proposer.is_tree and device.type != "cpu":
-            raise DFlashError(
-                "SGLANG_DFLASH_PROPOSER", "proposes trees", f"which {device.type} backends do not verify yet"
-            )
+        self._tree_form = build_tree_form(target) if proposer.is_tree else None
         commit = TreeCommit(target) if proposer.is_tree else ChainCommit()
         if keeps_recurrent_state(target.model_config):
             commit = StateCommit(commit, self._target_worker)
@@ -129,7 +127,7 @@ class DFlashWorker(BaseSpecWorker):
         self._round_parts = dict(
             target_runner=target,
             proposer=proposer,
-            verify=TargetPass(self._target_worker),
+            verify=TargetPass(self._target_worker, self._tree_form),
             choice=TargetChoice(target),
             commit=commit,
             inject=inject,
@@ -165,7 +163,11 @@ class DFlashWorker(BaseSpecWorker):
         draft = DraftRunner(runner, view, self.block_size, self.draft_parallel_layout)
         self._round = Round(draft=draft, **self._round_parts)
 
+    @announced()
     def init_attention_backends(self):
+        """The draft's; the target's exist by now, and graphs do not."""
+        if self._tree_form is not None:
+            self._tree_form.prepare(self._target_worker.model_runner.attn_backend)
         with draft_pp_context(), draft_tp_context(self.draft_parallel_layout):
             self._draft_worker.init_attention_backends()
 

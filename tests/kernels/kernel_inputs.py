@@ -83,6 +83,23 @@ def depth_of(parents: list[int]) -> int:
     return max(depths)
 
 
+def links_case(bs: int, width: int, device: str):
+    """-> (parents, children and siblings to write, guards)."""
+    rng, guard = random.Random(width), Guarded(device)
+    rows = [random_parents(width, rng, padded=True) for _ in range(bs)]
+    parents = guard.copy(torch.tensor(rows, dtype=torch.int32))
+    return parents, *(guard.empty(bs, width, dtype=torch.int32) for _ in range(2)), guard
+
+
+def mask_case(bs: int, width: int, device: str, longest: int = 30):
+    """-> (parents, prefix lengths, mask to write, guards)."""
+    rng, guard = random.Random(width + longest), Guarded(device)
+    rows = [random_parents(width, rng, padded=True) for _ in range(bs)]
+    prefix_lens = torch.tensor([rng.randrange(longest + 1) for _ in range(bs)])
+    out = guard.empty(int(((prefix_lens + width) * width).sum()), dtype=torch.bool)
+    return guard.copy(torch.tensor(rows, dtype=torch.int32)), guard.copy(prefix_lens), out, guard
+
+
 def accept_case(bs: int, width: int, vocab: int, tree: bool, device: str, seed: int):
     """-> (arguments of accept without ``out``, path length, guards); few tokens, so that paths are long."""
     torch.manual_seed(seed)

@@ -42,6 +42,25 @@ def visibility(parents):
     return rows
 
 
+def links(parents):
+    """One request -> first child and next sibling of every node, -1 where there is none."""
+    child, sibling, last = [-1] * len(parents), [-1] * len(parents), {}
+    for node, parent in enumerate(parents):
+        if parent < 0:
+            continue
+        if parent in last:
+            sibling[last[parent]] = node
+        else:
+            child[parent] = node
+        last[parent] = node
+    return child, sibling
+
+
+def flat_mask(parents, prefix):
+    """One request -> its part of the flat mask, node after node."""
+    return [cell for row in visibility(parents) for cell in [True] * prefix + row]
+
+
 def compact(rows_by_slot, path, commit_len, window_slots):
     """One request: dict slot -> row, changed in place."""
     moved = [rows_by_slot[window_slots[path[d]]] for d in range(commit_len)]

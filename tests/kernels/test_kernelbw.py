@@ -11,9 +11,11 @@ def test_measures_every_op():
     assert [row.op for row in rows] == [
         "prepare_block",
         "accept_chain",
+        "inject_kv",
         "accept_tree",
         "visibility",
-        "inject_kv",
+        "tree_links",
+        "tree_mask",
         "compact_kv",
     ]
     assert all(row.microseconds > 0 and row.bytes > 0 for row in rows)

@@ -16,6 +16,8 @@ from sglang_dflash.kernels.inject_kv.naive import inject_kv
 from sglang_dflash.kernels.prepare_block.naive import prepare_block
 from sglang_dflash.kernels.sample_rows import filtered_probs, sample_rows
 from sglang_dflash.kernels.seeded_hash import murmur_hash32
+from sglang_dflash.kernels.tree_links.naive import links_from_parents
+from sglang_dflash.kernels.tree_mask.naive import flat_mask
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
 
 
@@ -86,6 +88,26 @@ def test_visibility(bs, width):
     assert result is out
     assert out.tolist() == [oracles.visibility(p) for p in parents]
     assert torch.equal(visibility_from_parents(torch.tensor(parents, dtype=torch.int32)), out)
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (1, 2, 7, 16, 65))
+def test_tree_links(bs, width):
+    parents, children, siblings, guard = inputs.links_case(bs, width, "cpu")
+    links_from_parents(parents, children, siblings)
+    wanted = [oracles.links(row) for row in parents.tolist()]
+    assert list(zip(children.tolist(), siblings.tolist(), strict=True)) == wanted
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (1, 2, 7, 16))
+def test_tree_mask(bs, width):
+    parents, prefix_lens, out, guard = inputs.mask_case(bs, width, "cpu")
+    flat_mask(visibility_from_parents(parents), prefix_lens, out)
+    rows = zip(parents.tolist(), prefix_lens.tolist(), strict=True)
+    assert out.tolist() == [cell for row, prefix in rows for cell in oracles.flat_mask(row, prefix)]
     guard.check()
 
 

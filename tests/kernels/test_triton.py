@@ -31,6 +31,10 @@ def test_linear_attention_equals_sglangs_kernels_in_the_interpreter():
     run_cases("test_linear_cases.py", "cpu", interpret=True)
 
 
+def test_sglangs_gpu_backends_take_our_trees_in_the_interpreter():
+    run_cases("test_tree_backends.py", "cpu", interpret=True)
+
+
 def test_kernels_compile_for_cuda(tmp_path):
     run_cases("test_compile.py", "none", interpret=False, TRITON_CACHE_DIR=str(tmp_path))
 
@@ -40,14 +44,16 @@ def test_kernels_compile_for_cuda(tmp_path):
 def test_kernels_equal_their_twins_on_cuda():
     run_cases("test_cases.py", "cuda", interpret=False)
     run_cases("test_linear_cases.py", "cuda", interpret=False)
+    run_cases("test_tree_backends.py", "cuda", interpret=False)
 
 
 def test_choice_follows_the_device():
     """Triton on CUDA, the twin elsewhere; choosing the twin must not import Triton."""
     code = (
         "import sys\n"
-        "from sglang_dflash.kernels import accept, compact_kv, inject_kv, prepare_block, visibility\n"
-        "ops = (accept, compact_kv, inject_kv, prepare_block, visibility)\n"
+        "from sglang_dflash.kernels import accept, compact_kv, inject_kv, prepare_block\n"
+        "from sglang_dflash.kernels import tree_links, tree_mask, visibility\n"
+        "ops = (accept, compact_kv, inject_kv, prepare_block, tree_links, tree_mask, visibility)\n"
         "assert all(op.choose('cpu').__module__ == op.__name__ + '.naive' for op in ops)\n"
         "assert 'triton' not in sys.modules\n"
         "assert all(op.choose('cuda').__module__ == op.__name__ + '.triton' for op in ops)\n"

@@ -17,6 +17,10 @@ from sglang_dflash.kernels.inject_kv.triton import inject_kv
 from sglang_dflash.kernels.prepare_block.naive import prepare_block as naive_prepare_block
 from sglang_dflash.kernels.prepare_block.triton import prepare_block
 from sglang_dflash.kernels.seeded_hash import murmur_hash32
+from sglang_dflash.kernels.tree_links.naive import links_from_parents as naive_links
+from sglang_dflash.kernels.tree_links.triton import links_from_parents
+from sglang_dflash.kernels.tree_mask.naive import flat_mask as naive_flat_mask
+from sglang_dflash.kernels.tree_mask.triton import flat_mask
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents as naive_visibility
 from sglang_dflash.kernels.visibility.triton import visibility_from_parents
 
@@ -59,6 +63,29 @@ def test_visibility(bs, width):
     out, wanted = (guard.empty(bs, width, width, dtype=torch.bool) for _ in range(2))
     visibility_from_parents(parents, out)
     assert torch.equal(out, naive_visibility(parents, wanted))
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (1, 2, 7, 16, 65))
+def test_tree_links(bs, width):
+    parents, *out, guard = inputs.links_case(bs, width, DEVICE)
+    wanted = [guard.empty(bs, width, dtype=torch.int32) for _ in range(2)]
+    links_from_parents(parents, *out)
+    naive_links(parents, *wanted)
+    assert all(torch.equal(a, b) for a, b in zip(out, wanted, strict=True))
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("width", (1, 2, 7, 16))
+@pytest.mark.parametrize("longest", (30, 2500))
+def test_tree_mask(bs, width, longest):
+    parents, prefix_lens, out, guard = inputs.mask_case(bs, width, DEVICE, longest)
+    seen, wanted = naive_visibility(parents), torch.zeros_like(out)
+    flat_mask(seen, prefix_lens, out)
+    naive_flat_mask(seen, prefix_lens, wanted)
+    assert torch.equal(out, wanted)
     guard.check()
 
 

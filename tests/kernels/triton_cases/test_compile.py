@@ -8,6 +8,8 @@ from sglang_dflash.kernels.accept.triton import _accept_chain_kernel, _accept_tr
 from sglang_dflash.kernels.compact_kv.triton import _compact_kv_kernel
 from sglang_dflash.kernels.inject_kv.triton import _inject_kv_kernel
 from sglang_dflash.kernels.prepare_block.triton import _prepare_block_kernel
+from sglang_dflash.kernels.tree_links.triton import _links_kernel
+from sglang_dflash.kernels.tree_mask.triton import _flat_mask_kernel
 from sglang_dflash.kernels.visibility.triton import _visibility_kernel
 
 I64, I32 = "*i64", "*i32"
@@ -83,6 +85,16 @@ CASES = {
         _visibility_kernel,
         {"parents": I32, "out": "*i8", "width": "i32"},
         {"BLOCK_R": 16, "BLOCK_W": 64},
+    ),
+    "tree_links": (
+        _links_kernel,
+        {"parents": I32, "children": I32, "siblings": I32, "width": "i32"},
+        {"BLOCK_W": 64},
+    ),
+    "tree_mask": (
+        _flat_mask_kernel,
+        {"visibility": "*i8", "prefix_lens": I64, "ends": I64, "out": "*i8", "width": "i32"},
+        {"BLOCK": 1024},
     ),
     "compact_kv": (
         _compact_kv_kernel,

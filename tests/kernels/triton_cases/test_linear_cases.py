@@ -28,6 +28,7 @@ from sglang_dflash.kernels.causal_conv.naive import conv_nodes, conv_ragged, con
 from sglang_dflash.kernels.chunks import plan_chunks
 from sglang_dflash.kernels.gated_delta.naive import delta_nodes, delta_step, gates
 from sglang_dflash.kernels.gated_delta.prefill import delta_prefill
+from sglang_dflash.kernels.tree_links.naive import links_from_parents
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
 from sglang_dflash.platform.linear import projections, states
 
@@ -40,22 +41,6 @@ SLOTS = torch.tensor([5, 0, 2], dtype=torch.int32)
 
 def to(*tensors):
     return tuple(t if t is None else t.to(DEVICE) for t in tensors)
-
-
-def links(parents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """First child and next sibling of every node, -1 where there is none."""
-    child, sibling = torch.full_like(parents, -1), torch.full_like(parents, -1)
-    for row in range(parents.shape[0]):
-        last = {}
-        for node, parent in enumerate(parents[row].tolist()):
-            if parent < 0:
-                continue
-            if parent in last:
-                sibling[row, last[parent]] = node
-            else:
-                child[row, parent] = node
-            last[parent] = node
-    return child, sibling
 
 
 def test_conv_step():
@@ -96,7 +81,9 @@ def test_conv_of_nodes(tree):
     wanted_windows, windows = (torch.zeros(bs, width, channels, 3, device=DEVICE) for _ in range(2))
     more = {}
     if tree:
-        child, sibling = to(*links(parents))
+        child, sibling = (torch.empty_like(parents) for _ in range(2))
+        links_from_parents(parents, child, sibling)
+        child, sibling = to(child, sibling)
         more = dict(
             retrieve_next_token=child,
             retrieve_next_sibling=sibling,
