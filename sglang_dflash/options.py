@@ -41,6 +41,13 @@ VARIABLES = (
         "overlap scheduling on the CPU platform, where it hides nothing and adds a round to every request",
     ),
     Variable(
+        "SGLANG_DFLASH_GRAPH_TAIL",
+        "graph_tail",
+        "on",
+        ("on", "off"),
+        "acceptance and injection of greedy chains inside the verify pass's captured graph (GPU, one rank)",
+    ),
+    Variable(
         "SGLANG_DFLASH_TIMINGS",
         "timings",
         "",
@@ -71,6 +78,7 @@ class Options:
     worker: str
     platform: str
     cpu_overlap: str
+    graph_tail: str
     timings: str
     counts: str
     proposer: str

@@ -119,7 +119,7 @@ def _projection(model: DFlashDraftModel):
 
 
 class ContextInjector:
-    """Writes context features into the draft's KV pool. Built once; needs the pool at the first call."""
+    """Writes context features into the draft's KV pool. Built once, before the pool is."""
 
     def __init__(self, model: DFlashDraftModel, runner):
         self._model, self._runner = model, runner
@@ -130,19 +130,29 @@ class ContextInjector:
         self._plan = None
         self._plan_version = -1
 
+    @property
+    def weights_version(self) -> int:
+        """Counts the draft's weight updates: what was captured under another one is out of date."""
+        return self._model.weights_version
+
     def __call__(self, features: Features) -> None:
         features = self._rows(features)
         if features.positions.numel() == 0:
             return
         fused = self._model.fuse_features(features.hidden)
-        if self._plan_version != self._model.weights_version:
-            self._make_plan()
+        self.prepare()
         self._inject(
             self._project(fused), features.positions, features.slots, features.commit_lens, self._plan
         )
 
-    def _make_plan(self) -> None:
-        """Collect buffers, k-norms and rotary table: the pool exists only after the worker was built."""
+    def prepare(self) -> None:
+        """Collect buffers, k-norms and rotary table once the pool exists, and again when weights have changed.
+
+        Raises:
+            DFlashError: the pool stores another dtype than it is given.
+        """
+        if self._plan_version == self._model.weights_version:
+            return
         pool = self._runner.token_to_kv_pool
         if pool.store_dtype != pool.dtype:
             raise DFlashError(

@@ -10,6 +10,11 @@ from sglang_dflash.host.sampler_api import add_logit_bias, repeat_per_node
 from sglang_dflash.host.worker_api import LogitsProcessorOutput
 
 
+def is_argmax(sampling_info) -> bool:
+    """True where every request takes the most likely token of the logits as they are."""
+    return sampling_info is None or (sampling_info.is_all_greedy and sampling_info.logit_bias is None)
+
+
 class TargetChoice:
     """Chooses by the same sampler, filters and seeds as plain decoding, one row per node."""
 

@@ -14,6 +14,7 @@ from sglang_dflash.host.worker_api import GenerationBatchResult
 from sglang_dflash.kernels import accept, prepare_block
 from sglang_dflash.types import Acceptance, BlockInputs
 from sglang_dflash.verify.choice import TargetChoice
+from sglang_dflash.verify.tail import GraphTail, NoTail
 from sglang_dflash.verify.target import TargetPass
 from sglang_dflash.worker.buffers import RoundBuffers
 from sglang_dflash.worker.state import DraftState
@@ -29,6 +30,7 @@ class Round:
         draft: DraftRunner,
         proposer,
         verify: TargetPass,
+        tail: GraphTail | NoTail,
         choice: TargetChoice,
         commit: ChainCommit | TreeCommit | StateCommit,
         inject: ContextInjector,
@@ -38,7 +40,8 @@ class Round:
         timer,
     ):
         self._target_runner, self._draft, self._propose = target_runner, draft, proposer
-        self._verify, self._choose, self._commit, self._inject = verify, choice, commit, inject
+        self._verify, self._tail, self._choose = verify, tail, choice
+        self._commit, self._inject = commit, inject
         self._buffers, self._mask_token_id = buffers, mask_token_id
         self._sync_choice, self._timer = sync_choice, timer
         device_type = torch.device(target_runner.device).type
@@ -61,17 +64,20 @@ class Round:
         with stage("verify"):
             verified = self._verify(batch, proposal, block.slots, plan, host_lens)
         with stage("accept"):
-            logits = verified.output.next_token_logits
-            chosen = self._choose(logits, proposal.positions.view(-1), batch.sampling_info, width)
-            self._sync_choice(chosen)
-            self._accept(proposal.tokens, chosen, proposal.parents, prefix_lens, accepted)
+            done = self._tail.take(verified.result, batch.sampling_info, accepted)
+            if not done:
+                logits = verified.output.next_token_logits
+                chosen = self._choose(logits, proposal.positions.view(-1), batch.sampling_info, width)
+                self._sync_choice(chosen)
+                self._accept(proposal.tokens, chosen, proposal.parents, prefix_lens, accepted)
             if on_publish is not None:
                 on_publish(accepted.new_prefix_lens)
         with stage("commit"):
             slots = plan.write_ids(self._draft.kv_index_translator).view(bs, width)
             features = self._commit(batch, proposal, accepted, slots, verified.features)
         with stage("inject"):
-            self._inject(features)
+            if not done:
+                self._inject(features)
         self._timer.finish_round(bs)
         return self._result(verified, accepted)
 

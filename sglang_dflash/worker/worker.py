@@ -37,6 +37,7 @@ from sglang_dflash.host.worker_api import (
 from sglang_dflash.options import Options
 from sglang_dflash.proposal.build import build_proposer
 from sglang_dflash.verify.choice import TargetChoice
+from sglang_dflash.verify.tail import GraphTail, NoTail
 from sglang_dflash.verify.target import TargetPass
 from sglang_dflash.verify.trees import build_tree_form
 from sglang_dflash.worker.buffers import RoundBuffers
@@ -128,6 +129,7 @@ class DFlashWorker(BaseSpecWorker):
             target_runner=target,
             proposer=proposer,
             verify=TargetPass(self._target_worker, self._tree_form),
+            tail=self._build_tail(target, proposer, inject),
             choice=TargetChoice(target),
             commit=commit,
             inject=inject,
@@ -137,6 +139,12 @@ class DFlashWorker(BaseSpecWorker):
             timer=build_timer(self._options.timings, device.type, get_parallel().tp_rank),
         )
         self._round: Round | None = None
+
+    def _build_tail(self, target, proposer, inject: ContextInjector) -> GraphTail | NoTail:
+        in_graphs = graph_capture_wanted() and self._options.graph_tail == "on"
+        if not in_graphs or proposer.is_tree or get_parallel().tp_size != 1:
+            return NoTail()
+        return GraphTail(target, proposer.verify_width, inject)
 
     # --- lifecycle, in the scheduler's order ---
 
@@ -170,6 +178,8 @@ class DFlashWorker(BaseSpecWorker):
             self._tree_form.prepare(self._target_worker.model_runner.attn_backend)
         with draft_pp_context(), draft_tp_context(self.draft_parallel_layout):
             self._draft_worker.init_attention_backends()
+        # Here rather than in the first request, and before a graph captures it.
+        self._round_parts["inject"].prepare()
 
     def init_cuda_graphs(self):
         """Capture the draft's pass, embedding and head included."""

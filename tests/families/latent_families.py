@@ -148,9 +148,12 @@ FAMILIES = (
         _kimi,
         "Kimi_K25ForConditionalGeneration",
         (0, 2, 3),
-        flags=("--trust-remote-code",),
+        flags=("--trust-remote-code", "--mm-attention-backend", "sdpa"),
         draft={"vocab_size": WIDE_VOCAB},
         processor=_write_processor,
+        # Published prompts have tokens around it, too: SGLang joins a run at the end with one at the start.
+        image_token="image <|media_pad|>.",
+        image_size=(112, 112),
         published=KIMI_CONFIG,
         # transformers does not write all names as they are published.
         rename={

@@ -32,7 +32,8 @@ class Oracle:
     @cached_property
     def processor(self):
         """A multimodal target's processor."""
-        return transformers.AutoProcessor.from_pretrained(self._folder)
+        # Of a folder that the tests wrote.
+        return transformers.AutoProcessor.from_pretrained(self._folder, trust_remote_code=True)
 
     @torch.inference_mode()
     def logits_of(self, inputs) -> torch.Tensor:
