@@ -1,4 +1,4 @@
-"""Stands in the tiny Kimi checkpoint for the code that published ones bring: the same names, over transformers' parts."""
+"""Stands in the tiny Kimi checkpoint for the code that published ones bring: its names over transformers' parts."""
 
 from types import SimpleNamespace
 
