@@ -14,10 +14,10 @@ from sglang_dflash.host.worker_api import GenerationBatchResult
 from sglang_dflash.kernels import accept, prepare_block
 from sglang_dflash.types import Acceptance, BlockInputs
 from sglang_dflash.verify.choice import TargetChoice
-from sglang_dflash.verify.tail import GraphTail, NoTail
 from sglang_dflash.verify.target import TargetPass
 from sglang_dflash.worker.buffers import RoundBuffers
 from sglang_dflash.worker.state import DraftState
+from sglang_dflash.worker.tail import GraphTail, NoTail
 
 
 class Round:

@@ -37,13 +37,13 @@ from sglang_dflash.host.worker_api import (
 from sglang_dflash.options import Options
 from sglang_dflash.proposal.build import build_proposer
 from sglang_dflash.verify.choice import TargetChoice
-from sglang_dflash.verify.tail import GraphTail, NoTail
 from sglang_dflash.verify.target import TargetPass
 from sglang_dflash.verify.trees import build_tree_form
 from sglang_dflash.worker.buffers import RoundBuffers
 from sglang_dflash.worker.prefill import Prefill
 from sglang_dflash.worker.round import Round
 from sglang_dflash.worker.state import DraftState
+from sglang_dflash.worker.tail import GraphTail, NoTail
 from sglang_dflash.worker.timing import build_timer
 
 logger = logging.getLogger(__name__)
