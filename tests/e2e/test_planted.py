@@ -1,7 +1,8 @@
 """Every commit length from 1 to B, and every branch shape, wherever it matters.
 
 The trained pair's acceptances are what they are; here a test double (tests/doubles/planted.py)
-proposes plain decoding's own continuation with errors planted where the request asks for them.
+proposes plain decoding's own continuation with errors planted where the request asks for them. Once with
+acceptance and injection inside a graph, which another double stands for (tests/doubles/tailed.py).
 """
 
 import json
@@ -19,6 +20,7 @@ OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}
 SERVERS = {
     "chain": ("planted:PlantedChain", ("--page-size", PAGE), OVERLAP),
     "chain-window": ("planted:PlantedChain", ("--speculative-draft-window-size", 20), {}),
+    "chain-tail": ("tailed:TailedChain", ("--page-size", PAGE), OVERLAP),
     "tree": ("planted:PlantedTree", ("--page-size", PAGE), OVERLAP),
 }
 
