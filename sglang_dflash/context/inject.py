@@ -57,31 +57,34 @@ def all_rows(features: Features) -> Features:
 
 
 class PackedProjection:
-    """K and V projections of all layers as one matrix, repacked when the weights change."""
+    """K and V projections of all layers as one matrix."""
 
     def __init__(self, model: DFlashDraftModel):
         self._model = model
-        self._version = -1
         self._weight: torch.Tensor | None = None
         self._bias: torch.Tensor | None = None
         own = next(model.parameters())
         self._linear = linear.choose(own.device.type, own.dtype)
+        self.refresh()
 
     def __call__(self, fused: torch.Tensor) -> torch.Tensor:
         """fused [tokens, hidden] -> [tokens, L * 2 * kv_heads * head_dim], per layer K then V."""
-        if self._version != self._model.weights_version:
-            self._pack()
         return self._linear.project(fused, self._weight, self._bias)
 
-    def _pack(self) -> None:
+    def refresh(self) -> None:
+        """Pack the weights as they are now."""
         attentions = [layer.self_attn for layer in self._model.layers]
-        self._weight = torch.cat([self._rows(layer) for layer in self._model.layers])
-        biased = attentions[0].qkv_proj.bias is not None
-        self._bias = torch.cat([a.qkv_proj.bias[a.q_size :] for a in attentions]) if biased else None
-        self._version = self._model.weights_version
+        self._weight = _kept(self._weight, torch.cat([self._rows(layer) for layer in self._model.layers]))
+        if attentions[0].qkv_proj.bias is not None:
+            self._bias = _kept(self._bias, torch.cat([a.qkv_proj.bias[a.q_size :] for a in attentions]))
 
     def _rows(self, layer) -> torch.Tensor:
         return layer.self_attn.qkv_proj.weight[layer.self_attn.q_size :]
+
+
+def _kept(place: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
+    """``value``, in ``place`` where there is one: a captured graph reads it there."""
+    return value if place is None else place.copy_(value)
 
 
 class NormedPackedProjection(PackedProjection):
@@ -102,6 +105,9 @@ class LayerwiseProjection:
     def __init__(self, model: DFlashDraftModel):
         self._layers = model.layers
         self._normed = model.draft_config.norms_context
+
+    def refresh(self) -> None:
+        """Nothing: the layers' own weights are read."""
 
     def __call__(self, fused: torch.Tensor) -> torch.Tensor:
         return torch.cat([self._project(layer, fused) for layer in self._layers], dim=1)
@@ -128,31 +134,40 @@ class ContextInjector:
         self._inject = inject_kv.choose(device_type)
         self._rows = committed_rows if device_type == "cpu" else all_rows
         self._plan = None
-        self._plan_version = -1
+        self._version = -1
 
     @property
-    def weights_version(self) -> int:
-        """Counts the draft's weight updates: what was captured under another one is out of date."""
-        return self._model.weights_version
+    def up_to_date(self) -> bool:
+        """False from an update of the draft's weights until ``prepare``."""
+        return self._version == self._model.weights_version
 
     def __call__(self, features: Features) -> None:
         features = self._rows(features)
         if features.positions.numel() == 0:
             return
-        fused = self._model.fuse_features(features.hidden)
         self.prepare()
+        fused = self._model.fuse_features(features.hidden)
         self._inject(
             self._project(fused), features.positions, features.slots, features.commit_lens, self._plan
         )
 
     def prepare(self) -> None:
-        """Collect buffers, k-norms and rotary table once the pool exists, and again when weights have changed.
+        """Pack what is read of the draft's weights, and once the pool's buffers; nothing where that is up to date.
 
         Raises:
             DFlashError: the pool stores another dtype than it is given.
         """
-        if self._plan_version == self._model.weights_version:
+        if self.up_to_date:
             return
+        self._project.refresh()
+        norms = torch.stack([factor(layer.self_attn.k_norm) for layer in self._model.layers])
+        if self._plan is None:
+            self._plan = self._make_plan(norms)
+        else:
+            _kept(self._plan.norm_weights, norms)
+        self._version = self._model.weights_version
+
+    def _make_plan(self, norms: torch.Tensor) -> inject_kv.InjectPlan:
         pool = self._runner.token_to_kv_pool
         if pool.store_dtype != pool.dtype:
             raise DFlashError(
@@ -160,14 +175,12 @@ class ContextInjector:
                 f"{pool.dtype} is not supported",
                 "use the draft's own dtype",
             )
-        attentions = [layer.self_attn for layer in self._model.layers]
-        layers = range(len(attentions))
-        self._plan = inject_kv.make_inject_plan(
+        attention, layers = self._model.layers[0].self_attn, range(len(self._model.layers))
+        return inject_kv.make_inject_plan(
             [pool.get_key_buffer(i) for i in layers],
             [pool.get_value_buffer(i) for i in layers],
-            norm_weights=torch.stack([factor(a.k_norm) for a in attentions]),
-            eps=attentions[0].k_norm.variance_epsilon,
-            cos_sin=attentions[0].rotary_emb.cos_sin_cache,
-            interleaved=not attentions[0].rotary_emb.is_neox_style,
+            norm_weights=norms,
+            eps=attention.k_norm.variance_epsilon,
+            cos_sin=attention.rotary_emb.cos_sin_cache,
+            interleaved=not attention.rotary_emb.is_neox_style,
         )
-        self._plan_version = self._model.weights_version

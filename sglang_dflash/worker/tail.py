@@ -31,8 +31,7 @@ class GraphTail:
         self._device = torch.device(target_runner.device)
         self._accept = accept.choose(self._device.type)
         self._steps = torch.arange(width, device=self._device)
-        # By the graph's size: its acceptance, and the version of the draft's weights that it injects with.
-        self._outcomes: dict[int, tuple[Acceptance, int]] = {}
+        self._outcomes: dict[int, Acceptance] = {}  # by the graph's size
         add_to_graphs(target_runner, self.capture)
 
     @torch.no_grad()
@@ -44,9 +43,8 @@ class GraphTail:
         size = num_tokens // self._width
         if size not in self._outcomes:
             # Not in the graph's own memory, which the next graph writes over.
-            self._outcomes[size] = empty_acceptance(size, self._width, self._device), 0
-        accepted, prefix_lens = self._outcomes[size][0], forward_batch.seq_lens
-        self._outcomes[size] = accepted, self._inject.weights_version
+            self._outcomes[size] = empty_acceptance(size, self._width, self._device)
+        accepted, prefix_lens = self._outcomes[size], forward_batch.seq_lens
         chosen = output.next_token_logits.argmax(dim=-1).view(size, self._width)
         self._accept(forward_batch.input_ids.view(size, self._width), chosen, None, prefix_lens, accepted)
         # Not the batch's own positions: some models count them from 1, in place.
@@ -60,8 +58,9 @@ class GraphTail:
         """
         if not result.can_run_cuda_graph or not is_argmax(sampling_info):
             return False
-        outcome, version = self._outcomes.get(replayed_size(self._runner), (None, -1))
-        if version != self._inject.weights_version:
+        # The first round after an update of the draft's weights ran before they were packed again.
+        outcome = self._outcomes.get(replayed_size(self._runner)) if self._inject.up_to_date else None
+        if outcome is None:
             return False
         bs = accepted.bonus.numel()
         torch._foreach_copy_(list(accepted), [field[:bs] for field in outcome])

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from rooms import HEAD_DIM, KV_HEADS, LAYERS, Pool, draft_model, one_rank, runner
+from rooms import HEAD_DIM, HIDDEN, KV_HEADS, LAYERS, Pool, checkpoint, draft_model, one_rank, runner
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
 
 from sglang_dflash.context.inject import ContextInjector, Features
@@ -131,7 +131,29 @@ def test_rounds_that_a_graph_cannot_finish(model):
     target.decode_cuda_graph_runner.bs = GRAPH
     model.weights_version += 1
     assert not tail.take(graph, GREEDY, accepted)
+    inject.prepare()
+    assert tail.take(graph, GREEDY, accepted)
     assert not NoTail().take(graph, GREEDY, accepted)
+
+
+def test_an_update_of_the_weights_reaches_what_a_graph_has_captured():
+    """The graph reads packed weights where its capture did: they must stay there."""
+    model, pool = draft_model(), pools()[0]
+    inject, fused = injector(model, pool), torch.randn(3, HIDDEN)
+    inject.prepare()
+    held = inject._project._weight, inject._plan.norm_weights, inject._plan.pointers
+    places, before = [tensor.data_ptr() for tensor in held], inject._project(fused)
+    with one_rank():
+        model.load_weights(checkpoint(seed=5).items())
+    assert not inject.up_to_date
+    inject.prepare()
+    now = inject._project._weight, inject._plan.norm_weights, inject._plan.pointers
+    assert [tensor.data_ptr() for tensor in now] == places
+    with one_rank():
+        fresh = injector(model, pool)
+        fresh.prepare()
+    assert torch.equal(inject._project(fused), fresh._project(fused)) and not torch.equal(fresh._project(fused), before)
+    assert torch.equal(inject._plan.norm_weights, fresh._plan.norm_weights)
 
 
 @pytest.mark.parametrize("case", ("draft", "no features", "translated slots"))
