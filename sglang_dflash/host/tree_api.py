@@ -4,7 +4,8 @@ SGLang's kernels of attention and of recurrent layers take trees, for its own al
 started with DFLASH sets them up for chains. Three settings differ, made before pools and graphs exist.
 """
 
-from sglang.srt.layers.attention.hybrid_linear_attn_backend import HybridLinearAttnBackend
+from sglang.srt.layers.attention.hybrid_linear_attn_backend import HybridLinearAttnBackend, Mamba2AttnBackend
+from sglang.srt.layers.attention.linear.gdn_backend import GDNAttnBackend
 from sglang.srt.platforms import current_platform
 from sglang.srt.speculative import dflash_utils
 
@@ -64,8 +65,7 @@ def expect_trees(attn_backend) -> None:
     Raises:
         DFlashError: one of them does not take trees.
     """
-    from sglang.srt.layers.attention.hybrid_linear_attn_backend import Mamba2AttnBackend
-    from sglang.srt.layers.attention.linear.gdn_backend import GDNAttnBackend
+    # Imports Triton, which the CPU platform goes without.
     from sglang.srt.layers.attention.triton_backend import TritonAttnBackend
 
     full, recurrent = attn_backend, None

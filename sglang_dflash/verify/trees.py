@@ -52,6 +52,7 @@ class MaskedTree:
         self._flat_mask = tree_mask.choose(device.type)
         self._mask = torch.empty(0, dtype=torch.bool, device=device)
         self._nodes = torch.empty(2, 0, 0, dtype=torch.int32, device=device)
+        self._seen = torch.empty(0, 0, 0, dtype=torch.bool, device=device)
 
     def prepare(self, attn_backend) -> None:
         """Set the target's backends up, once they exist; DFlashError where one takes no trees."""
@@ -67,8 +68,9 @@ class MaskedTree:
             self._mask = torch.empty(2 * size, dtype=torch.bool, device=self._device)
         if self._nodes.shape[1] < bs or self._nodes.shape[2] != width:
             self._nodes = torch.empty(2, 2 * bs, width, dtype=torch.int32, device=self._device)
+            self._seen = torch.empty(2 * bs, width, width, dtype=torch.bool, device=self._device)
         children, siblings = self._nodes[:, :bs]
         self._links(proposal.parents, children, siblings)
-        self._flat_mask(self._visibility(proposal.parents), prefix_lens, self._mask)
+        self._flat_mask(self._visibility(proposal.parents, self._seen[:bs]), prefix_lens, self._mask)
         verify_input.custom_mask = self._mask[:size]
         verify_input.retrieve_next_token, verify_input.retrieve_next_sibling = children, siblings
