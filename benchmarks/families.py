@@ -27,7 +27,7 @@ from launcher import ForkLauncher  # noqa: E402
 from table import FAMILIES  # noqa: E402
 
 from sglang_dflash.errors import DFlashError  # noqa: E402
-from sglang_dflash.serve import ServerProcess, ServerSpec  # noqa: E402
+from sglang_dflash.tools.serve import ServerProcess, ServerSpec  # noqa: E402
 
 SYSTEMS = ("plain", "builtin", "dflash")
 SHORT, LONG = 16, 112  # tokens of an answer

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gemma-4-31B-it with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# gemma-4-31B-it with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     google/gemma-4-31B-it (thinking on, as the draft was trained)
 #   draft      z-lab/gemma-4-31B-it-DFlash, blocks of 16
 #   hardware   one GPU with 128 GiB or more, or two with 80 (TP=2)

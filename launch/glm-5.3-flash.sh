@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# GLM-5.3-Flash with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# GLM-5.3-Flash with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     zai-org/GLM-5.3-Flash (the mode that the draft was trained in is not published)
 #   draft      incoai/GLM-5.3-Flash-DFlash2 (DFlash 2), blocks of 8
 #   hardware   Blackwell (SM100)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gpt-oss-120b with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# gpt-oss-120b with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     openai/gpt-oss-120b (thinking on, as the draft was trained)
 #   draft      z-lab/gpt-oss-120b-DFlash, blocks of 10
 #   hardware   one GPU with 96 GiB or more, or two with 48 (TP=2)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gpt-oss-20b with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# gpt-oss-20b with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     openai/gpt-oss-20b (thinking on, as the draft was trained)
 #   draft      z-lab/gpt-oss-20b-DFlash, blocks of 8
 #   hardware   one GPU with 24 GiB or more

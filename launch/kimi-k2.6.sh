@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kimi-K2.6 with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Kimi-K2.6 with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     moonshotai/Kimi-K2.6 (thinking on, as the draft was trained)
 #   draft      nvidia/Kimi-K2.6-DFlash, blocks of 8
 #   hardware   8 GPUs with 128 GiB or more

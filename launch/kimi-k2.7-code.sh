@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kimi-K2.7-Code with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Kimi-K2.7-Code with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     moonshotai/Kimi-K2.7-Code (thinking on, as the draft was trained)
 #   draft      nvidia/Kimi-K2.7-Code-DFlash, blocks of 8
 #   hardware   8x B300

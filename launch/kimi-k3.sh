@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kimi-K3 with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Kimi-K3 with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     moonshotai/Kimi-K3 (thinking on, as the draft was trained)
 #   draft      modal-labs/Kimi-K3-DFlash, blocks of 8
 #   hardware   8x B300

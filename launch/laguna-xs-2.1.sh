@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Laguna-XS-2.1 with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Laguna-XS-2.1 with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     poolside/Laguna-XS-2.1 (thinking on, as the draft was trained)
 #   draft      poolside/Laguna-XS-2.1-DFlash (Laguna), blocks of 16
 #   hardware   8x H200 or 8x B200

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Llama-3.1-8B-Instruct with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Llama-3.1-8B-Instruct with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     meta-llama/Llama-3.1-8B-Instruct (thinking off: the draft was trained without)
 #   draft      z-lab/LLaMA3.1-8B-Instruct-DFlash-UltraChat, blocks of 10
 #   hardware   one GPU with 32 GiB or more

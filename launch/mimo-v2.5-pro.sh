@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# MiMo-V2.5-Pro with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# MiMo-V2.5-Pro with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     XiaomiMiMo/MiMo-V2.5-Pro (the mode that the draft was trained in is not published)
 #   draft      XiaomiMiMo/MiMo-V2.5-Pro-FP4-DFlash (DFlash with sinks), blocks of 8
 #   hardware   8 GPUs with 128 GiB or more

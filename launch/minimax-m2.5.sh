@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# MiniMax-M2.5 with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# MiniMax-M2.5 with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     MiniMaxAI/MiniMax-M2.5 (thinking on, as the draft was trained)
 #   draft      z-lab/MiniMax-M2.5-DFlash, access on request, blocks as in its config
 #   hardware   4 GPUs with 128 GiB or more

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# MiniMax-M2.7 with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# MiniMax-M2.7 with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     MiniMaxAI/MiniMax-M2.7 (thinking on, as the draft was trained)
 #   draft      nvidia/MiniMax-M2.7-DFlash, blocks of 8
 #   hardware   4x B200

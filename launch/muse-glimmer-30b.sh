@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Muse-Glimmer-30B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Muse-Glimmer-30B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     meta-models/Muse-Glimmer-30B (thinking on, as the draft was trained)
 #   draft      meta-models/Muse-Glimmer-30B-assistant (Muse), blocks of 16
 #   hardware   one GPU with 96 GiB or more

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Nemotron-3.5-Lightning-30B-A3B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Nemotron-3.5-Lightning-30B-A3B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     nvidia/NVIDIA-Nemotron-3.5-Lightning-30B-A3B-NVFP4 (the mode that the draft was trained in is not
 #              published)
 #   draft      nvidia/nemotron-3.5-dflash-w4a16-preview (DFlash, 4-bit weights), blocks of 6

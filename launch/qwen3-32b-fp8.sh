@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3-32B-FP8 with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3-32B-FP8 with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3-32B-FP8 (the mode that the draft was trained in is not published)
 #   draft      chutesai/Qwen3-32B-FP8-DFLASH, blocks as in its config
 #   hardware   one GPU with 80 GiB or more

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3-4B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3-4B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3-4B (thinking off: the draft was trained without)
 #   draft      z-lab/Qwen3-4B-DFlash-b16, blocks of 16
 #   hardware   one GPU with 16 GiB or more

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3-8B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3-8B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3-8B (thinking off: the draft was trained without)
 #   draft      z-lab/Qwen3-8B-DFlash-b16, blocks of 16
 #   hardware   one GPU with 32 GiB or more

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3-Coder-30B-A3B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3-Coder-30B-A3B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3-Coder-30B-A3B-Instruct (thinking off: the draft was trained without)
 #   draft      z-lab/Qwen3-Coder-30B-A3B-DFlash, blocks of 16
 #   hardware   one GPU with 96 GiB or more

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3-Coder-Next with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3-Coder-Next with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3-Coder-Next (thinking off: the draft was trained without)
 #   draft      z-lab/Qwen3-Coder-Next-DFlash, blocks as in its config
 #   hardware   4 GPUs with 80 GiB or more

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3.5-122B-A10B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3.5-122B-A10B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3.5-122B-A10B (thinking on, as the draft was trained)
 #   draft      z-lab/Qwen3.5-122B-A10B-DFlash, blocks of 16
 #   hardware   4 GPUs with 128 GiB or more, or 8 with 80 (TP=8)

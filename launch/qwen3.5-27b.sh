@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3.5-27B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3.5-27B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3.5-27B (thinking on, as the draft was trained)
 #   draft      z-lab/Qwen3.5-27B-DFlash, blocks of 16
 #   hardware   one GPU with 96 GiB or more

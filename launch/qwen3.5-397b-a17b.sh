@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3.5-397B-A17B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3.5-397B-A17B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3.5-397B-A17B (thinking on, as the draft was trained)
 #   draft      lmsys/Qwen3.5-397B-A17B-DFlash, blocks of 8 (trained: 16)
 #   hardware   8x B200

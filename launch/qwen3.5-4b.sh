@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3.5-4B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3.5-4B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3.5-4B (thinking on, as the draft was trained)
 #   draft      z-lab/Qwen3.5-4B-DFlash, blocks of 16
 #   hardware   one GPU with 24 GiB or more

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3.6-35B-A3B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3.6-35B-A3B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3.6-35B-A3B (thinking on, as the draft was trained)
 #   draft      z-lab/Qwen3.6-35B-A3B-DFlash, blocks of 16
 #   hardware   one GPU with 128 GiB or more, or two with 80 (TP=2)

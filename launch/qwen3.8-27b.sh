@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Qwen3.8-27B with its published draft. Made from the catalogue: python -m sglang_dflash.catalogue
+# Qwen3.8-27B with its published draft. Made from the catalogue: python -m sglang_dflash.checkpoints.catalogue
 #   target     Qwen/Qwen3.8-27B (thinking on, as the draft was trained)
 #   draft      z-lab/Qwen3.8-27B-DFlash2 (DFlash 2), blocks of 8
 #   hardware   one GPU with 96 GiB or more; NVFP4 target on a 32 GiB card, with the cookbook's flags

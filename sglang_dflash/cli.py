@@ -12,8 +12,8 @@ import typer
 
 from sglang_dflash import __version__
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
-from sglang_dflash.train.cli import app as train_app
+from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
+from sglang_dflash.tools.train.cli import app as train_app
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -50,7 +50,7 @@ def demo(
     max_tokens: MaxTokens = 256,
 ) -> None:
     """Serve the embedded pair and watch plain decoding and DFLASH give the same answers."""
-    from sglang_dflash.demo.run import DemoOptions, run_demo
+    from sglang_dflash.tools.demo.run import DemoOptions, run_demo
 
     if not run_demo(DemoOptions(target, draft, prompts, questions, measured, max_tokens)):
         raise typer.Exit(1)
@@ -79,7 +79,7 @@ def bench(
     """Measure plain, built-in DFLASH and ours, taking turns in one run."""
     if context.invoked_subcommand is not None:
         return
-    from sglang_dflash.bench.run import BenchOptions, run_bench
+    from sglang_dflash.tools.bench.run import BenchOptions, run_bench
 
     options = BenchOptions(
         systems=_words("systems", systems),
@@ -104,25 +104,25 @@ def bench(
 @bench_app.command(context_settings=PASS_ON)
 def step(context: typer.Context) -> None:
     """A plain decode step beside the bare forward pass of the same model."""
-    _run_module("sglang_dflash.bench.stepcost", context.args)
+    _run_module("sglang_dflash.tools.bench.stepcost", context.args)
 
 
 @bench_app.command(context_settings=PASS_ON)
 def products(context: typer.Context) -> None:
     """Dense projections on this host: torch's choice of library beside ours."""
-    _run_module("sglang_dflash.bench.products", context.args)
+    _run_module("sglang_dflash.tools.bench.products", context.args)
 
 
 @bench_app.command(context_settings=PASS_ON)
 def cost(context: typer.Context) -> None:
     """What one round does: launches, syncs, allocations, copies, ours beside the built-in worker's."""
-    _run_module("sglang_dflash.bench.roundcost", context.args)
+    _run_module("sglang_dflash.tools.bench.roundcost", context.args)
 
 
 @bench_app.command(context_settings=PASS_ON)
 def kernels(context: typer.Context) -> None:
     """Memory traffic of the kernels beside a plain copy."""
-    _run_module("sglang_dflash.bench.kernelbw", context.args)
+    _run_module("sglang_dflash.tools.bench.kernelbw", context.args)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def generate(
     draft: Draft = str(DRAFT_DIR),
 ) -> None:
     """Answer one question, streamed."""
-    from sglang_dflash.demo.ask import answer_once
+    from sglang_dflash.tools.demo.ask import answer_once
 
     answer_once(prompt, url, {"max_tokens": max_tokens, "temperature": temperature}, target, draft)
 
@@ -151,7 +151,7 @@ def serve(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command.")] = False,
 ) -> None:
     """Serve the embedded pair in the foreground; further arguments go to SGLang."""
-    from sglang_dflash.serve.spec import ServerSpec, accelerator_present
+    from sglang_dflash.tools.serve.spec import ServerSpec, accelerator_present
 
     spec = ServerSpec(target, None if worker == "plain" else draft, worker, tuple(context.args))
     gpu = accelerator_present()
@@ -166,8 +166,8 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Every field, as JSON.")] = False,
 ) -> None:
     """List the published targets, their drafts, and what was measured."""
-    from sglang_dflash.catalogue import load_catalogue, tables
-    from sglang_dflash.serve.console import make_console
+    from sglang_dflash.checkpoints.catalogue import load_catalogue, tables
+    from sglang_dflash.tools.serve.console import make_console
 
     if as_json:
         print(json.dumps(tables.as_json(load_catalogue()), indent=1))
@@ -185,8 +185,8 @@ def launch(
     run: Annotated[bool, typer.Option("--run", help="Run the command instead of only printing it.")] = False,
 ) -> None:
     """Print the command that serves a published target; further arguments go to SGLang."""
-    from sglang_dflash.catalogue import load_catalogue
-    from sglang_dflash.catalogue.command import command, generation_of, this_generation
+    from sglang_dflash.checkpoints.catalogue import load_catalogue
+    from sglang_dflash.checkpoints.catalogue.command import command, generation_of, this_generation
 
     entry = load_catalogue().find(model)
     generation = generation_of(gpu) if gpu else this_generation()
@@ -219,10 +219,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
 ) -> None:
     """Does a draft fit a target, and how are they served here? Exit status 0 fits, 1 problems, 2 cannot read."""
-    from sglang_dflash.checks.case import Plan
-    from sglang_dflash.doctor import machine, report, setup
-    from sglang_dflash.doctor.check import check, check_and_run
-    from sglang_dflash.serve.console import make_console
+    from sglang_dflash.checkpoints.checks.case import Plan
+    from sglang_dflash.tools.doctor import machine, report, setup
+    from sglang_dflash.tools.doctor.check import check, check_and_run
+    from sglang_dflash.tools.serve.console import make_console
 
     console = make_console(stderr=as_json)
     if bool(target) != bool(draft):

@@ -1,1 +1,1 @@
-"""The only folder that imports SGLang; see contract.py for what is touched and why."""
+"""What we call of SGLang; contract.py says what is touched, why and until when."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from sglang_dflash.checkpoints.checks.targets import decoder_of, depth_of, incapable
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.contract import Touch
-from sglang_dflash.host.targets import decoder_of, depth_of, incapable
 
 _HOOK = "SGLang's hook exists for every class and takes the last layer"
 TOUCHES = (

@@ -1,6 +1,6 @@
 """What we rely on inside SGLang: one row per name, checked against the installed version.
 
-Each module of this folder lists its rows in ``TOUCHES``. Importing this module imports no SGLang code.
+Each module of the adapter folders lists its rows in ``TOUCHES``. Importing this module imports no SGLang code.
 """
 
 import importlib
@@ -43,16 +43,24 @@ def require_version() -> str:
     return version
 
 
+# The folders that import SGLang: what it calls us by, what we call, and what the CPU platform does in its place.
+ADAPTERS = ("plugin", "host", "cpu.host")
+
+
 def touches_by_module() -> dict[str, tuple[Touch, ...]]:
-    """The rows of every module in this folder that has some, by the module's name."""
-    package = importlib.import_module("sglang_dflash.host")
-    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
-    modules = {name: importlib.import_module(f"sglang_dflash.host.{name}") for name in names}
-    return {name: module.TOUCHES for name, module in modules.items() if hasattr(module, "TOUCHES")}
+    """The rows of every module of ``ADAPTERS`` that has some, by the module's name below the package."""
+    found = {}
+    for folder in ADAPTERS:
+        package = importlib.import_module(f"sglang_dflash.{folder}")
+        for name in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+            module = importlib.import_module(f"sglang_dflash.{folder}.{name}")
+            if hasattr(module, "TOUCHES"):
+                found[f"{folder}.{name}"] = module.TOUCHES
+    return found
 
 
 def all_touches() -> list[Touch]:
-    """The rows of every module in this folder, in file order."""
+    """The rows of every module, in file order."""
     return [row for rows in touches_by_module().values() for row in rows]
 
 
@@ -61,13 +69,13 @@ def page() -> str:
     lines = [
         f"# What we touch of SGLang {SGLANG_VERSION}",
         "",
-        "Every import of SGLang is in `sglang_dflash/host/`. Each of its modules lists what it touches, why,",
-        "and what would let us drop it; a test resolves every name, and the fields and parameters that we",
+        "Every import of SGLang is in `plugin/`, `host/` and `cpu/host/`. Each of their modules lists what it",
+        "touches, why, and what would let us drop it; a test resolves every name, and the fields and parameters we",
         "rely on, in the installed version. This page is made from those lists:",
         "`python -m sglang_dflash.host.contract > docs/host.md`.",
     ]
     for name, rows in touches_by_module().items():
-        lines += ["", f"## host/{name}.py", "", "| Name | Why | Until |", "|---|---|---|"]
+        lines += ["", f"## {name.replace('.', '/')}.py", "", "| Name | Why | Until |", "|---|---|---|"]
         lines += [f"| `{row.target.removeprefix('sglang.')}` | {row.why} | {row.until} |" for row in rows]
     return "\n".join(lines) + "\n"
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import torch
 from planted import PlantedChain
 
+from sglang_dflash.engine import graph_tail as tails
+from sglang_dflash.engine.verify.target import TargetPass
+from sglang_dflash.engine.worker import DFlashWorker
 from sglang_dflash.host.worker_api import ForwardMode
-from sglang_dflash.verify.target import TargetPass
-from sglang_dflash.worker import tail as tails
-from sglang_dflash.worker.worker import DFlashWorker
 
 
 class CheckedTail(tails.GraphTail):

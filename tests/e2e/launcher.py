@@ -9,8 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
-from sglang_dflash.serve.log import PHASES
-from sglang_dflash.serve.process import launch
+from sglang_dflash.tools.serve.log import PHASES
+from sglang_dflash.tools.serve.process import launch
 
 # Read while SGLang is imported or at the start of a process, so a fork cannot change them.
 EARLY = ("SGLANG_", "OMP_", "MKL_", "TRITON_", "LD_", "TORCH")

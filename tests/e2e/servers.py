@@ -24,9 +24,9 @@ from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
 
-from sglang_dflash.bench.prompts import Prompt, load_prompts, renderer
-from sglang_dflash.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
-from sglang_dflash.serve import ServerProcess, ServerSpec
+from sglang_dflash.tools.bench.prompts import Prompt, load_prompts, renderer
+from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
+from sglang_dflash.tools.serve import ServerProcess, ServerSpec
 
 LIMIT = int(os.environ.get("SGLANG_DFLASH_TEST_SERVERS", "3" if "PYTEST_XDIST_WORKER" in os.environ else "5"))
 

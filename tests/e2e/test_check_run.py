@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sglang_dflash.checks.case import Plan
-from sglang_dflash.doctor.check import check, served_flags
-from sglang_dflash.doctor.live.run import run
-from sglang_dflash.doctor.machine import this_machine
-from sglang_dflash.serve import ServerProcess
+from sglang_dflash.checkpoints.checks.case import Plan
+from sglang_dflash.tools.doctor.check import check, served_flags
+from sglang_dflash.tools.doctor.live.run import run
+from sglang_dflash.tools.doctor.machine import this_machine
+from sglang_dflash.tools.serve import ServerProcess
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from workload import mixed_lengths, questions
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.serve.ports import free_port
+from sglang_dflash.tools.serve.ports import free_port
 
 HELD = ("num_running_reqs", "num_waiting_reqs", "num_used_tokens")
 PATIENCE = 60  # seconds until a server has let go of what nobody waits for

@@ -14,7 +14,7 @@ def test_three_workers_agree(servers, pair):
 
 def test_the_log_says_who_serves(servers):
     ours, theirs = servers.dflash(), servers.builtin()
-    assert "DFLASH runs on sglang_dflash.worker.DFlashWorker" in ours.log_path.read_text()
+    assert "DFLASH runs on sglang_dflash.engine.DFlashWorker" in ours.log_path.read_text()
     assert "DFLASH runs on SGLang's built-in worker" in theirs.log_path.read_text()
     assert servers.dflash() is ours
 

@@ -4,7 +4,7 @@ import random
 
 from exact import Ask
 
-from sglang_dflash.pair.heldout import HELDOUT_KINDS, load_heldout
+from sglang_dflash.tools.pair.heldout import HELDOUT_KINDS, load_heldout
 
 
 def questions(tokenizer, per_kind: int, max_new_tokens: int = 120) -> list[Ask]:

@@ -27,7 +27,7 @@ MODULES = (
     "sglang.srt.model_executor.model_runner",
     "sglang.srt.models.registry",
     "sglang.srt.speculative.dflash_worker_v2",
-    "sglang_dflash.worker",
+    "sglang_dflash.engine.worker",
 )
 
 

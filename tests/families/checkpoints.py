@@ -9,9 +9,9 @@ import transformers
 from family import BLOCK, HIDDEN, MASK_TOKEN, VOCAB, Family
 from safetensors.torch import load_file, save_file
 
-from sglang_dflash.checks.names import expected_tensors
-from sglang_dflash.config import parse_draft_config
-from sglang_dflash.pair import TARGET_DIR
+from sglang_dflash.checkpoints.checks.names import expected_tensors
+from sglang_dflash.checkpoints.config import parse_draft_config
+from sglang_dflash.tools.pair import TARGET_DIR
 
 # Standard deviation of the logits: wide enough that two tokens are never close by chance alone.
 LOGIT_SPREAD = 4.0

@@ -17,7 +17,7 @@ from oracle import Oracle
 from page import record
 from table import FAMILIES
 
-from sglang_dflash.serve import ServerProcess, ServerSpec
+from sglang_dflash.tools.serve import ServerProcess, ServerSpec
 
 HERE = Path(__file__).parent
 SHAPES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from family import END_TOKEN, VOCAB, WIDE_VOCAB, Family, common
 
-from sglang_dflash.pair import TARGET_DIR
+from sglang_dflash.tools.pair import TARGET_DIR
 
 # Added behind the pair's tokens, in this order.
 SPECIAL = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from family import END_TOKEN, HIDDEN, VOCAB, WIDE_VOCAB, Family, common, rope
 
-from sglang_dflash.pair import TARGET_DIR
+from sglang_dflash.tools.pair import TARGET_DIR
 
 LATENT = {"kv_lora_rank": 32, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16}
 

@@ -4,11 +4,11 @@ import pytest
 from checkpoints import build_pair
 from table import FAMILIES
 
-from sglang_dflash.checks.case import Plan
-from sglang_dflash.checks.findings import NOTE
-from sglang_dflash.doctor.check import check
-from sglang_dflash.doctor.machine import Machine
-from sglang_dflash.doctor.weights import estimated_bytes
+from sglang_dflash.checkpoints.checks.case import Plan
+from sglang_dflash.checkpoints.checks.findings import NOTE
+from sglang_dflash.tools.doctor.check import check
+from sglang_dflash.tools.doctor.machine import Machine
+from sglang_dflash.tools.doctor.weights import estimated_bytes
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

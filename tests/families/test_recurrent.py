@@ -16,7 +16,7 @@ from compare import assert_same
 from family import BLOCK
 from table import BY_NAME
 
-from sglang_dflash.serve import ServerProcess, ServerSpec
+from sglang_dflash.tools.serve import ServerProcess, ServerSpec
 
 NO_BUFFER = ("--mamba-radix-cache-strategy", "no_buffer", "--page-size", "1", "--disable-overlap-schedule")
 SNAPSHOTS = ("--mamba-track-interval", "64", "--page-size", "4")

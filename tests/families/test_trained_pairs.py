@@ -13,14 +13,14 @@ from oracle import Oracle
 from safetensors.torch import load_file, save_file
 from table import BY_NAME
 
-from sglang_dflash.pair import TARGET_DIR
-from sglang_dflash.pair.heldout import load_heldout
-from sglang_dflash.pair.tokenizer import END, build_tokenizer, encode_prompt
-from sglang_dflash.serve import ServerProcess, ServerSpec
-from sglang_dflash.train.draft_data import answered
-from sglang_dflash.train.draft_io import load_draft
-from sglang_dflash.train.frozen import HubTarget
-from sglang_dflash.train.replay import replay
+from sglang_dflash.tools.pair import TARGET_DIR
+from sglang_dflash.tools.pair.heldout import load_heldout
+from sglang_dflash.tools.pair.tokenizer import END, build_tokenizer, encode_prompt
+from sglang_dflash.tools.serve import ServerProcess, ServerSpec
+from sglang_dflash.tools.train.draft_data import answered
+from sglang_dflash.tools.train.draft_io import load_draft
+from sglang_dflash.tools.train.frozen import HubTarget
+from sglang_dflash.tools.train.replay import replay
 
 PAIRS = Path(__file__).parent / "pairs"
 NAMES = sorted(path.parent.name for path in PAIRS.glob("*/evaluation.json"))

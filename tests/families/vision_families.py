@@ -5,7 +5,7 @@ from pathlib import Path
 from family import END_TOKEN, HIDDEN, VOCAB, WIDE_VOCAB, Family
 from hybrid_families import TREES, qwen3_5_config
 
-from sglang_dflash.pair import TARGET_DIR
+from sglang_dflash.tools.pair import TARGET_DIR
 
 # Added behind the pair's tokens, in this order.
 SPECIAL = {

@@ -2,7 +2,7 @@
 
 import torch
 
-from sglang_dflash.bench.kernelbw import Shape, copy_ceiling, measure
+from sglang_dflash.tools.bench.kernelbw import Shape, copy_ceiling, measure
 
 
 def test_measures_every_op():

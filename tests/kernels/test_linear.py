@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sglang_dflash.kernels import linear
-from sglang_dflash.kernels.linear import naive, onednn
+from sglang_dflash.kernels import dense
+from sglang_dflash.kernels.dense import naive, onednn
 
 SHAPES = [(1, 8, 8), (3, 40, 72), (16, 128, 896), (17, 130, 701), (129, 64, 130)]
 
@@ -34,6 +34,6 @@ def test_views_of_wider_rows_are_taken():
 
 
 def test_the_choice():
-    assert linear.choose("cpu", torch.float32).project is onednn.project
-    assert linear.choose("cpu", torch.bfloat16).project is naive.project
-    assert linear.choose("cuda", torch.float32).project is naive.project
+    assert dense.choose("cpu", torch.float32).project is onednn.project
+    assert dense.choose("cpu", torch.bfloat16).project is naive.project
+    assert dense.choose("cuda", torch.float32).project is naive.project

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sglang_dflash.pair.tokenizer import build_tokenizer, save_tokenizer
-from sglang_dflash.train.model import Shape, TinyQwen3
-from sglang_dflash.train.networks import target_config
+from sglang_dflash.tools.pair.tokenizer import build_tokenizer, save_tokenizer
+from sglang_dflash.tools.train.model import Shape, TinyQwen3
+from sglang_dflash.tools.train.networks import target_config
 
 
 def scramble(module, seed=0, scale=0.3):

@@ -7,14 +7,14 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3_5TextConfig, Qwen3MoeConfig
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.pair.tokenizer import PAD, build_tokenizer, encode_chat
-from sglang_dflash.train.draft import DraftRun, DraftTrainer
-from sglang_dflash.train.export import export_target
-from sglang_dflash.train.loop import rate_at, split_parameters
-from sglang_dflash.train.measure import exact_share
-from sglang_dflash.train.networks import HubNetwork
-from sglang_dflash.train.packing import RowBatcher
-from sglang_dflash.train.target import TargetRun, TargetTrainer
+from sglang_dflash.tools.pair.tokenizer import PAD, build_tokenizer, encode_chat
+from sglang_dflash.tools.train.draft import DraftRun, DraftTrainer
+from sglang_dflash.tools.train.export import export_target
+from sglang_dflash.tools.train.loop import rate_at, split_parameters
+from sglang_dflash.tools.train.measure import exact_share
+from sglang_dflash.tools.train.networks import HubNetwork
+from sglang_dflash.tools.train.packing import RowBatcher
+from sglang_dflash.tools.train.target import TargetRun, TargetTrainer
 
 SIZES = dict(
     vocab_size=896, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, head_dim=16,

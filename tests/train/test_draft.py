@@ -7,13 +7,13 @@ import torch
 from conftest import scramble, small_shape
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.train.blocks import decay_weights, greedy_labels, make_blocks, sample_anchors
-from sglang_dflash.train.draft_io import check_taps, default_taps, draft_config, load_draft, save_draft
-from sglang_dflash.train.draft_model import DraftNetwork, block_attention
-from sglang_dflash.train.frozen import LeanTarget
-from sglang_dflash.train.model import TinyQwen3
-from sglang_dflash.train.packing import Batch, collate
-from sglang_dflash.train.replay import Rounds, replay
+from sglang_dflash.tools.train.blocks import decay_weights, greedy_labels, make_blocks, sample_anchors
+from sglang_dflash.tools.train.draft_io import check_taps, default_taps, draft_config, load_draft, save_draft
+from sglang_dflash.tools.train.draft_model import DraftNetwork, block_attention
+from sglang_dflash.tools.train.frozen import LeanTarget
+from sglang_dflash.tools.train.model import TinyQwen3
+from sglang_dflash.tools.train.packing import Batch, collate
+from sglang_dflash.tools.train.replay import Rounds, replay
 
 
 def test_block_attention_against_loops():

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.pair.checks import is_right
-from sglang_dflash.pair.heldout import HELDOUT_KINDS, build_records, load_heldout
-from sglang_dflash.pair.kinds import KINDS
-from sglang_dflash.pair.stream import TrainingStream, heldout_keys, training_examples, validation_examples
+from sglang_dflash.tools.pair.checks import is_right
+from sglang_dflash.tools.pair.heldout import HELDOUT_KINDS, build_records, load_heldout
+from sglang_dflash.tools.pair.kinds import KINDS
+from sglang_dflash.tools.pair.stream import TrainingStream, heldout_keys, training_examples, validation_examples
 
 
 def plain(text):

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from sglang_dflash.pair.checks import is_right, repeated_share
-from sglang_dflash.pair.kinds import COPY_KINDS, KINDS
-from sglang_dflash.pair.kinds.numerals import in_words
-from sglang_dflash.pair.stream import TrainingStream, example_at
+from sglang_dflash.tools.pair.checks import is_right, repeated_share
+from sglang_dflash.tools.pair.kinds import COPY_KINDS, KINDS
+from sglang_dflash.tools.pair.kinds.numerals import in_words
+from sglang_dflash.tools.pair.stream import TrainingStream, example_at
 
 SAMPLE = 150
 

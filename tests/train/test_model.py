@@ -2,13 +2,13 @@
 
 import torch
 
-from sglang_dflash.pair.tokenizer import PAD
-from sglang_dflash.train.decode import greedy
-from sglang_dflash.train.frozen import HubTarget, LeanTarget, open_target
-from sglang_dflash.train.measure import exact_share
-from sglang_dflash.train.muon import orthogonalise
-from sglang_dflash.train.networks import LeanNetwork
-from sglang_dflash.train.packing import collate
+from sglang_dflash.tools.pair.tokenizer import PAD
+from sglang_dflash.tools.train.decode import greedy
+from sglang_dflash.tools.train.frozen import HubTarget, LeanTarget, open_target
+from sglang_dflash.tools.train.measure import exact_share
+from sglang_dflash.tools.train.muon import orthogonalise
+from sglang_dflash.tools.train.networks import LeanNetwork
+from sglang_dflash.tools.train.packing import collate
 
 PROMPTS = [[1, 20, 30, 3, 2], [1, 40, 3, 2], [1, 50, 60, 70, 80, 90, 3, 2]]
 

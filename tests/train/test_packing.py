@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from sglang_dflash.train.packing import Packer, collate, document_bias, pack_rows
+from sglang_dflash.tools.train.packing import Packer, collate, document_bias, pack_rows
 
 
 def documents(lengths):
@@ -46,7 +46,7 @@ def test_packer_sorts_by_length_and_skips_what_is_too_long():
 def test_a_document_sees_the_same_alone_and_packed():
     from conftest import scramble, small_shape
 
-    from sglang_dflash.train.model import TinyQwen3
+    from sglang_dflash.tools.train.model import TinyQwen3
 
     model = TinyQwen3(small_shape(50))
     scramble(model)

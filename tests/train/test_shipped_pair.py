@@ -2,13 +2,13 @@
 
 import json
 
-from sglang_dflash.pair import DRAFT_DIR, PAIR_DIR, TARGET_DIR
-from sglang_dflash.pair.heldout import HELDOUT_KINDS
-from sglang_dflash.pair.kinds import COPY_KINDS, FREE_KINDS
-from sglang_dflash.pair.stream import heldout_keys, training_examples
-from sglang_dflash.pair.tokenizer import END, MASK, PAD, build_tokenizer
-from sglang_dflash.train.draft_io import load_draft
-from sglang_dflash.train.evaluate import evaluate
+from sglang_dflash.tools.pair import DRAFT_DIR, PAIR_DIR, TARGET_DIR
+from sglang_dflash.tools.pair.heldout import HELDOUT_KINDS
+from sglang_dflash.tools.pair.kinds import COPY_KINDS, FREE_KINDS
+from sglang_dflash.tools.pair.stream import heldout_keys, training_examples
+from sglang_dflash.tools.pair.tokenizer import END, MASK, PAD, build_tokenizer
+from sglang_dflash.tools.train.draft_io import load_draft
+from sglang_dflash.tools.train.evaluate import evaluate
 
 
 def config(folder):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sglang_dflash.pair.stream import TrainingStream
-from sglang_dflash.pair.tokenizer import MASK, build_tokenizer, encode_chat, encode_prompt, save_tokenizer
-from sglang_dflash.pair.vocabulary import COPIED
+from sglang_dflash.tools.pair.stream import TrainingStream
+from sglang_dflash.tools.pair.tokenizer import MASK, build_tokenizer, encode_chat, encode_prompt, save_tokenizer
+from sglang_dflash.tools.pair.vocabulary import COPIED
 
 
 @pytest.fixture(scope="module")

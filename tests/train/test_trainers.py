@@ -7,15 +7,15 @@ import torch
 from typer.testing import CliRunner
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.train import fastenv
-from sglang_dflash.train.cli import app
-from sglang_dflash.train.draft import DraftRun, DraftTrainer, mask_token
-from sglang_dflash.train.draft_io import load_draft
-from sglang_dflash.train.export import export_target
-from sglang_dflash.train.frozen import load_lean
-from sglang_dflash.train.loop import rate_at
-from sglang_dflash.train.runlog import load_checkpoint, save_checkpoint
-from sglang_dflash.train.target import TargetRun, TargetTrainer
+from sglang_dflash.tools.train import fastenv
+from sglang_dflash.tools.train.cli import app
+from sglang_dflash.tools.train.draft import DraftRun, DraftTrainer, mask_token
+from sglang_dflash.tools.train.draft_io import load_draft
+from sglang_dflash.tools.train.export import export_target
+from sglang_dflash.tools.train.frozen import load_lean
+from sglang_dflash.tools.train.loop import rate_at
+from sglang_dflash.tools.train.runlog import load_checkpoint, save_checkpoint
+from sglang_dflash.tools.train.target import TargetRun, TargetTrainer
 
 
 def small_target(out):
@@ -77,7 +77,7 @@ def draft_run(target, out, **more):
 
 
 def test_draft_on_the_generators(tmp_path, tiny_target, monkeypatch):
-    from sglang_dflash.train import draft_data
+    from sglang_dflash.tools.train import draft_data
 
     monkeypatch.setattr(draft_data.BuiltinDocuments.__init__, "__defaults__", ((), 2, 8))
     monkeypatch.setattr(draft_data.BuiltinDocuments, "validation", lambda self, target, n: {})
@@ -98,7 +98,7 @@ def llama(tmp_path_factory):
     """Another architecture, loaded through transformers."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from sglang_dflash.pair.tokenizer import save_tokenizer
+    from sglang_dflash.tools.pair.tokenizer import save_tokenizer
 
     folder = tmp_path_factory.mktemp("llama")
     torch.manual_seed(0)

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from sglang_dflash.bench.prompts import Prompt
-from sglang_dflash.demo import run
-from sglang_dflash.serve.spec import ServerSpec
+from sglang_dflash.tools.bench.prompts import Prompt
+from sglang_dflash.tools.demo import run
+from sglang_dflash.tools.serve.spec import ServerSpec
 
 folder = Path(sys.argv[1])
 stub = Path(__file__).with_name("stub_server.py")

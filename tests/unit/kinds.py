@@ -11,13 +11,13 @@ from published_drafts import plain
 from rooms import one_rank
 from safetensors.torch import save_file
 
-from sglang_dflash.checks.names import expected_tensors
-from sglang_dflash.config import from_speculators, is_speculators, parse_draft_config
-from sglang_dflash.context.inject import ContextInjector, Features
-from sglang_dflash.draft.ends import build_ends
-from sglang_dflash.draft.model import DFlashDraftModel
-from sglang_dflash.host.platform_pool import CpuKVPool
-from sglang_dflash.platform.attention import CpuAttention
+from sglang_dflash.checkpoints.checks.names import expected_tensors
+from sglang_dflash.checkpoints.config import from_speculators, is_speculators, parse_draft_config
+from sglang_dflash.cpu.attention import CpuAttention
+from sglang_dflash.cpu.host.pool import CpuKVPool
+from sglang_dflash.engine.commit.inject import ContextInjector, Features
+from sglang_dflash.engine.draft.ends import build_ends
+from sglang_dflash.engine.draft.model import DFlashDraftModel
 
 VOCAB, HIDDEN, BLOCK, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 61, 48, 5, 3, 4, 2, 16
 TAPS = [0, 2]

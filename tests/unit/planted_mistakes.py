@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from sglang_dflash.checks.case import Plan
-from sglang_dflash.checks.findings import ERROR, NOTE, WARNING
-from sglang_dflash.doctor.machine import Machine, imagined
-from sglang_dflash.pair import DRAFT_DIR, TARGET_DIR
+from sglang_dflash.checkpoints.checks.case import Plan
+from sglang_dflash.checkpoints.checks.findings import ERROR, NOTE, WARNING
+from sglang_dflash.tools.doctor.machine import Machine, imagined
+from sglang_dflash.tools.pair import DRAFT_DIR, TARGET_DIR
 
 CPU = Machine("CPU platform", 0, 24 << 30)
 HOPPER = imagined("9.0", 80, 8)

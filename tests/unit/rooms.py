@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import torch
 from published_drafts import plain
 
-from sglang_dflash.checks.names import expected_tensors
-from sglang_dflash.config import parse_draft_config
-from sglang_dflash.draft.model import DFlashDraftModel
+from sglang_dflash.checkpoints.checks.names import expected_tensors
+from sglang_dflash.checkpoints.config import parse_draft_config
+from sglang_dflash.engine.draft.model import DFlashDraftModel
 from sglang_dflash.host.model_api import get_parallel
 
 HIDDEN, HEAD_DIM, KV_HEADS, LAYERS = 32, 8, 2, 3

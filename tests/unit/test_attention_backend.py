@@ -7,11 +7,11 @@ import pytest
 import torch
 from attention_oracle import Batch, random_tree
 
+from sglang_dflash.cpu.attention import CpuAttention
+from sglang_dflash.cpu.host.attention import AttentionType
+from sglang_dflash.cpu.host.pool import CpuKVPool
+from sglang_dflash.cpu.rows import SplitRows
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.host.attention_api import AttentionType
-from sglang_dflash.host.platform_pool import CpuKVPool
-from sglang_dflash.platform.attention import CpuAttention
-from sglang_dflash.platform.rows import SplitRows
 
 SHAPES = {
     "groups of 2": (4, 2, 8, 8),

@@ -8,8 +8,8 @@ from launching import launch
 from safetensors.torch import save_file
 from test_checks_at_launch import DRAFT, TARGET
 
-from sglang_dflash.checks.names import expected_tensors
-from sglang_dflash.config import parse_draft_config
+from sglang_dflash.checkpoints.checks.names import expected_tensors
+from sglang_dflash.checkpoints.config import parse_draft_config
 
 LAYERS = {"mask_token_id": 3}
 K_PROJ = "layers.1.self_attn.k_proj.weight"

@@ -6,12 +6,12 @@ import json
 import pytest
 from rich.console import Console
 
-from sglang_dflash.bench import equality, memory, prompts, provenance, report, stages, summary, systems
-from sglang_dflash.bench.measure import Plan, Turn, slices
-from sglang_dflash.bench.plot import save_plot
-from sglang_dflash.bench.prompts import Prompt
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.serve.generation import Arrival, Generation
+from sglang_dflash.tools.bench import equality, memory, prompts, provenance, report, stages, summary, systems
+from sglang_dflash.tools.bench.measure import Plan, Turn, slices
+from sglang_dflash.tools.bench.plot import save_plot
+from sglang_dflash.tools.bench.prompts import Prompt
+from sglang_dflash.tools.serve.generation import Arrival, Generation
 
 PROMPTS = [Prompt("a-0", "add", (7, 8), {}), Prompt("b-0", "py", (9,), {})]
 

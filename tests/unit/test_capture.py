@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from sglang_dflash.checkpoints.checks.targets import depth_of, input_embedding
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.capture import prepare_capture
-from sglang_dflash.host.targets import depth_of, input_embedding
 
 LAYERS, HIDDEN = 4, 6
 

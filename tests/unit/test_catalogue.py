@@ -11,9 +11,9 @@ from launching import launch
 from typer.testing import CliRunner
 
 from sglang_dflash import cli
-from sglang_dflash.catalogue import GENERATIONS, load_catalogue
-from sglang_dflash.catalogue.__main__ import stale, texts
-from sglang_dflash.catalogue.command import command, generation_of
+from sglang_dflash.checkpoints.catalogue import GENERATIONS, load_catalogue
+from sglang_dflash.checkpoints.catalogue.__main__ import stale, texts
+from sglang_dflash.checkpoints.catalogue.command import command, generation_of
 from sglang_dflash.errors import DFlashError
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def test_what_is_announced_only_is_listed_with_the_reason(title):
 
 def test_scripts_and_pages_agree_with_the_catalogue():
     different = [name for name, text in texts().items() if (ROOT / name).read_text() != text]
-    assert different == [], "run: python -m sglang_dflash.catalogue"
+    assert different == [], "run: python -m sglang_dflash.checkpoints.catalogue"
     assert stale() == []
 
 

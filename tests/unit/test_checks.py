@@ -8,14 +8,14 @@ import torch
 from published_drafts import GEMMA4_31B, GPT_OSS_20B, QWEN3_8B, QWEN35_27B, plain
 from safetensors.torch import save_file
 
-from sglang_dflash.checks import check_tensors, mask_token_id, read_tensors
-from sglang_dflash.checks.names import expected_tensors
-from sglang_dflash.checks.pair import pair_findings
-from sglang_dflash.checks.tensors import TensorInfo
-from sglang_dflash.checks.texts import read_texts
-from sglang_dflash.config import parse_draft_config
+from sglang_dflash.checkpoints.checks import check_tensors, mask_token_id, read_tensors
+from sglang_dflash.checkpoints.checks.names import expected_tensors
+from sglang_dflash.checkpoints.checks.pair import pair_findings
+from sglang_dflash.checkpoints.checks.targets import WITHOUT_CAPTURE, check_capture
+from sglang_dflash.checkpoints.checks.tensors import TensorInfo
+from sglang_dflash.checkpoints.checks.tokenizer_files import read_texts
+from sglang_dflash.checkpoints.config import parse_draft_config
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.host.targets import WITHOUT_CAPTURE, check_capture
 
 QWEN3_8B_TARGET = {"hidden_size": 4096, "vocab_size": 151936, "num_hidden_layers": 36}
 TINY = plain(

@@ -10,9 +10,9 @@ from launching import environment, launch
 from published_drafts import plain
 from safetensors.torch import save_file
 
-from sglang_dflash.checks.names import expected_tensors
-from sglang_dflash.config import parse_draft_config
-from sglang_dflash.platform.activation import wanted as on_cpu_platform
+from sglang_dflash.checkpoints.checks.names import expected_tensors
+from sglang_dflash.checkpoints.config import parse_draft_config
+from sglang_dflash.cpu.activation import wanted as on_cpu_platform
 
 TARGET = {
     "architectures": ["Qwen3ForCausalLM"],

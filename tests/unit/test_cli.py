@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from sglang_dflash import __version__, cli
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.serve import ServerProcess, ServerSpec
+from sglang_dflash.tools.serve import ServerProcess, ServerSpec
 
 RUNNER = CliRunner()
 
@@ -81,7 +81,7 @@ def test_errors_are_one_line(monkeypatch, capsys, arguments, field):
 
 @pytest.mark.parametrize(
     "module",
-    ["sglang_dflash.bench.roundcost", "sglang_dflash.bench.kernelbw", "sglang_dflash.bench.stepcost"],
+    ["sglang_dflash.tools.bench.roundcost", "sglang_dflash.tools.bench.kernelbw", "sglang_dflash.tools.bench.stepcost"],
 )
 def test_every_measurement_exists(module):
     assert importlib.util.find_spec(module) is not None
@@ -92,7 +92,7 @@ def test_measurements_get_their_arguments(monkeypatch):
     monkeypatch.setattr(cli.runpy, "run_module", lambda name, **how: seen.append((name, sys.argv[1:])))
     monkeypatch.setattr(sys, "argv", sys.argv)
     RUNNER.invoke(cli.app, ["bench", "kernels", "--json", "--help"])
-    assert seen == [("sglang_dflash.bench.kernelbw", ["--json", "--help"])]
+    assert seen == [("sglang_dflash.tools.bench.kernelbw", ["--json", "--help"])]
 
 
 def test_a_measurement_failure_passes_through(monkeypatch):

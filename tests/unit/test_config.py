@@ -6,7 +6,7 @@ import published_drafts
 import pytest
 from published_drafts import plain
 
-from sglang_dflash.config import (
+from sglang_dflash.checkpoints.config import (
     Convolution,
     LayerAttention,
     Selector,
@@ -291,7 +291,7 @@ def test_a_repository_that_is_not_here_is_no_error(monkeypatch, tmp_path):
 
 
 def test_sglang_gets_speculators_configs_as_z_labs(tmp_path):
-    from sglang_dflash.host.draft_config import parse_config
+    from sglang_dflash.plugin.draft_config import parse_config
 
     def original(parser, model, **more):
         return f"{parser} reads {model}"

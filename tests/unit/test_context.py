@@ -4,7 +4,7 @@ import pytest
 import torch
 from rooms import CONFIG, HEAD_DIM, HIDDEN, KV_HEADS, LAYERS, Pool, checkpoint, draft_model, runner
 
-from sglang_dflash.context.inject import (
+from sglang_dflash.engine.commit.inject import (
     ContextInjector,
     Features,
     LayerwiseProjection,

@@ -9,15 +9,15 @@ from planted_mistakes import CPU, HOPPER, MISTAKES, Mistake, plant
 from typer.testing import CliRunner
 
 from sglang_dflash import cli
-from sglang_dflash.catalogue import load_catalogue
-from sglang_dflash.checks.case import Case, Plan
-from sglang_dflash.checks.findings import ERROR, MEANINGS, NOTE, meanings
-from sglang_dflash.checks.texts import thinking_default
-from sglang_dflash.checks.wiring import wiring_findings
-from sglang_dflash.config import parse_draft_config
-from sglang_dflash.doctor.check import check
+from sglang_dflash.checkpoints.catalogue import load_catalogue
+from sglang_dflash.checkpoints.checks.case import Case, Plan
+from sglang_dflash.checkpoints.checks.findings import ERROR, MEANINGS, NOTE, meanings
+from sglang_dflash.checkpoints.checks.tokenizer_files import thinking_default
+from sglang_dflash.checkpoints.checks.wiring import wiring_findings
+from sglang_dflash.checkpoints.config import parse_draft_config
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.pair import DRAFT_DIR, TARGET_DIR
+from sglang_dflash.tools.doctor.check import check
+from sglang_dflash.tools.pair import DRAFT_DIR, TARGET_DIR
 
 PAIR = (str(TARGET_DIR), str(DRAFT_DIR))
 RUNNER = CliRunner()
@@ -178,7 +178,7 @@ def test_errors_come_first_in_the_report(tmp_path):
 
 def test_advice_takes_the_catalogues_backends_for_the_gpu(tmp_path):
     folders = plant(Mistake("", NOTE, "", folders=("Qwen3-8B", "Qwen3-8B-DFlash-b16")), tmp_path)
-    from sglang_dflash.doctor.machine import imagined
+    from sglang_dflash.tools.doctor.machine import imagined
 
     advised = dict(check(*folders, Plan(), imagined("10.0", 180, 1)).advice.flags)
     assert advised["--attention-backend"] == "trtllm_mha"

@@ -10,18 +10,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sglang_dflash import cli
-from sglang_dflash.checks.case import Plan
-from sglang_dflash.doctor import check as check_module
-from sglang_dflash.doctor.check import check, check_and_run, served_flags
-from sglang_dflash.doctor.live.measured import Measured, measured
-from sglang_dflash.doctor.live.prompts import prompts_for
-from sglang_dflash.doctor.live.replay import record, replay
-from sglang_dflash.doctor.live.run import _modes, _no_reference, compared
-from sglang_dflash.doctor.live.verdict import Verdict
-from sglang_dflash.doctor.live.wirings import wirings
-from sglang_dflash.pair import DRAFT_DIR, TARGET_DIR
+from sglang_dflash.checkpoints.checks.case import Plan
 from sglang_dflash.reference import ReferenceKind, generate, load_target
-from sglang_dflash.serve import Generation
+from sglang_dflash.tools.doctor import check as check_module
+from sglang_dflash.tools.doctor.check import check, check_and_run, served_flags
+from sglang_dflash.tools.doctor.live.measured import Measured, measured
+from sglang_dflash.tools.doctor.live.prompts import prompts_for
+from sglang_dflash.tools.doctor.live.replay import record, replay
+from sglang_dflash.tools.doctor.live.run import _modes, _no_reference, compared
+from sglang_dflash.tools.doctor.live.verdict import Verdict
+from sglang_dflash.tools.doctor.live.wirings import wirings
+from sglang_dflash.tools.pair import DRAFT_DIR, TARGET_DIR
+from sglang_dflash.tools.serve import Generation
 
 STOP = 3  # <|end|>
 SMALL = Mistake("", "note", "")

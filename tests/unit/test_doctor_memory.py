@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from sglang_dflash.checks.case import Case, Plan
-from sglang_dflash.config import parse_draft_config
-from sglang_dflash.doctor.layers import FULL, SLIDING, STATE, layer_kinds, read_layers
-from sglang_dflash.doctor.machine import Machine, imagined
-from sglang_dflash.doctor.memory import (
+from sglang_dflash.checkpoints.checks.case import Case, Plan
+from sglang_dflash.checkpoints.config import parse_draft_config
+from sglang_dflash.tools.doctor.layers import FULL, SLIDING, STATE, layer_kinds, read_layers
+from sglang_dflash.tools.doctor.machine import Machine, imagined
+from sglang_dflash.tools.doctor.memory import (
     CPU_STATE_SLOTS,
     _scratch_bytes,
     _state_bytes,
@@ -24,8 +24,8 @@ from sglang_dflash.doctor.memory import (
     kv_room,
     reserved,
 )
-from sglang_dflash.doctor.reading import _draft_bytes, completed
-from sglang_dflash.doctor.weights import estimated_bytes, parameters, stored_bytes
+from sglang_dflash.tools.doctor.reading import _draft_bytes, completed
+from sglang_dflash.tools.doctor.weights import estimated_bytes, parameters, stored_bytes
 
 NEMOTRON = {
     "layers_block_type": ["linear_attention", "moe"] * 23 + ["full_attention"] * 6,
@@ -217,7 +217,7 @@ def test_state_buffers_are_what_sglangs_pool_allocates(width, tree):
 
 
 def test_the_cpu_platforms_states():
-    from sglang_dflash.platform.linear.arguments import CACHED
+    from sglang_dflash.cpu.recurrent.arguments import CACHED
 
     assert CPU_STATE_SLOTS == CACHED
     found = parts(hybrid_case(concurrency=4, on_cpu=True, dtype="float32"), Machine("CPU", 0, 1 << 40))

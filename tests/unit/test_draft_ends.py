@@ -7,9 +7,9 @@ import pytest
 import torch
 from rooms import one_rank
 
-from sglang_dflash.draft.embedding import build_embedding
-from sglang_dflash.draft.head import MappedHead, QuantisedHead, ShardedHead, WholeHead, build_head
-from sglang_dflash.draft.mask import load_mask_embedding
+from sglang_dflash.engine.draft.embedding import build_embedding
+from sglang_dflash.engine.draft.head import MappedHead, QuantisedHead, ShardedHead, WholeHead, build_head
+from sglang_dflash.engine.draft.mask import load_mask_embedding
 from sglang_dflash.errors import DFlashError
 
 VOCAB, HIDDEN = 24, 8

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rooms import runner
 
-from sglang_dflash.draft.view import WholeContext, WindowedContext
+from sglang_dflash.engine.draft.view import WholeContext, WindowedContext
 
 COLUMNS = 40
 REQUESTS = 5

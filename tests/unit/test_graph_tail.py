@@ -7,10 +7,10 @@ import torch
 from rooms import HEAD_DIM, HIDDEN, KV_HEADS, LAYERS, Pool, checkpoint, draft_model, one_rank, runner
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
 
-from sglang_dflash.context.inject import ContextInjector, Features
+from sglang_dflash.engine.commit.inject import ContextInjector, Features
+from sglang_dflash.engine.graph_tail import GraphTail, NoTail
 from sglang_dflash.kernels.accept.naive import accept
 from sglang_dflash.types import empty_acceptance
-from sglang_dflash.worker.tail import GraphTail, NoTail
 
 WIDTH, VOCAB, GRAPH, FEATURES = 4, 50, 4, 2 * 32
 GREEDY = SimpleNamespace(is_all_greedy=True, logit_bias=None)

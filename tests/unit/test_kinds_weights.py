@@ -6,8 +6,8 @@ import torch
 from kinds import HIDDEN, KINDS, VOCAB
 from safetensors.torch import save_file
 
-from sglang_dflash.checks.tensors import check_tensors, read_tensors
-from sglang_dflash.config import parse_draft_config
+from sglang_dflash.checkpoints.checks.tensors import check_tensors, read_tensors
+from sglang_dflash.checkpoints.config import parse_draft_config
 from sglang_dflash.errors import DFlashError
 
 NEW_TENSORS = {

@@ -6,12 +6,12 @@ import torch
 from attention_oracle import Batch
 from test_attention_backend import MODES, SHAPES, make, run, spec
 
-from sglang_dflash.commit.paths import TreeCommit
-from sglang_dflash.host.attention_api import MLATokenToKVPool, SWAKVPool
+from sglang_dflash.cpu.host.attention import MLATokenToKVPool, SWAKVPool
+from sglang_dflash.cpu.host.pool import CpuKVPool
+from sglang_dflash.cpu.rows import LatentRows
+from sglang_dflash.cpu.spans import uniform_span
+from sglang_dflash.engine.commit.paths import TreeCommit
 from sglang_dflash.host.kv_pools import kv_groups
-from sglang_dflash.host.platform_pool import CpuKVPool
-from sglang_dflash.platform.rows import LatentRows
-from sglang_dflash.platform.spans import uniform_span
 
 SLOTS, SLIDING, FULL = 601, 1, 0
 

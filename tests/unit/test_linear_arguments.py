@@ -79,7 +79,7 @@ def test_strategies(fields):
 def test_convolution_states_keep_a_float32_models_precision(monkeypatch):
     from sglang.srt.environ import envs
 
-    from sglang_dflash.host.linear_args import keep_conv_dtype
+    from sglang_dflash.cpu.host.recurrent_arguments import keep_conv_dtype
 
     monkeypatch.setenv("SGLANG_MAMBA_CONV_DTYPE", "")  # so that what follows is undone
     monkeypatch.delenv("SGLANG_MAMBA_CONV_DTYPE")

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sglang_dflash.platform.linear import projections, states
-from sglang_dflash.platform.linear.arguments import default_states
+from sglang_dflash.cpu.recurrent import projections, states
+from sglang_dflash.cpu.recurrent.arguments import default_states
 
 LAYERS, SLOTS, REQUESTS, WIDTH = 2, 9, 4, 5
 

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sglang_dflash.host.linear_api import LayerStates
+from sglang_dflash.cpu.host.recurrent import LayerStates
+from sglang_dflash.cpu.recurrent.mamba2 import Mamba2Attention
+from sglang_dflash.cpu.recurrent.plan import Prompts, plan_nodes, plan_prompts
+from sglang_dflash.cpu.recurrent.states import scatter_after_verify
 from sglang_dflash.kernels.chunks import plan_chunks
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
-from sglang_dflash.platform.linear.mamba2 import Mamba2Attention
-from sglang_dflash.platform.linear.plan import Prompts, plan_nodes, plan_prompts
-from sglang_dflash.platform.linear.states import scatter_after_verify
 
 sys.path.append(str(Path(__file__).parents[1] / "kernels"))
 from kernel_inputs import random_parents  # noqa: E402

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.host import arguments, requests
 from sglang_dflash.options import VARIABLES, Options, table
+from sglang_dflash.plugin import arguments, requests
 
 DOCS = Path(__file__).parents[2] / "docs" / "options.md"
 

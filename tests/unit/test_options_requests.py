@@ -8,7 +8,7 @@ import pytest
 from launching import environment
 from sglang.srt.sampling.sampling_params import SamplingParams
 
-from sglang_dflash.host.requests import REFUSALS, refusal
+from sglang_dflash.plugin.requests import REFUSALS, refusal
 
 
 def request(sampling=None, **fields) -> SimpleNamespace:
@@ -79,7 +79,7 @@ HOOKED = """
 from types import SimpleNamespace
 import sglang.srt.managers.scheduler as scheduler
 from sglang.srt.sampling.sampling_params import SamplingParams
-from sglang_dflash.host import requests
+from sglang_dflash.plugin import requests
 
 def ask(**sampling):
     req = SimpleNamespace(sampling_params=SamplingParams(**sampling), return_logprob=False,
@@ -88,7 +88,7 @@ def ask(**sampling):
     return scheduler.validate_dflash_request(req, True)
 
 builtin = type("Builtin", (), {"__module__": "sglang.srt.speculative.dflash_worker_v2"})
-ours = type("Ours", (), {"__module__": "sglang_dflash.worker.worker"})
+ours = type("Ours", (), {"__module__": "sglang_dflash.engine.worker"})
 requests._after_create_worker(builtin)
 assert ask(min_new_tokens=1) is None
 requests._after_create_worker(ours)

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from sglang_dflash.cpu import activation
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.platform import activation
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_misspelt_switch_is_one_clear_error(machine):
 
 def test_the_decision_imports_neither_torch_nor_sglang():
     code = (
-        "import sys; from sglang_dflash.platform import activation; activation.DEVICE_NODES = ();"
+        "import sys; from sglang_dflash.cpu import activation; activation.DEVICE_NODES = ();"
         "assert activation.wanted(); assert not {'torch', 'sglang'} & set(sys.modules)"
     )
     environment = {"PATH": "/usr/bin:/bin"}

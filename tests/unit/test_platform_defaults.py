@@ -7,7 +7,7 @@ import pytest
 import torch
 from launching import launch
 
-from sglang_dflash.platform.defaults import MAX_TOKENS, default_kv_tokens, kv_row_bytes, thread_count
+from sglang_dflash.cpu.defaults import MAX_TOKENS, default_kv_tokens, kv_row_bytes, thread_count
 
 
 def checkpoint(folder, dtype: str):

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sglang_dflash.cpu.experts import activation_of, run_experts
+from sglang_dflash.cpu.operators import joint_norm, joint_square_sums
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.platform.experts import activation_of, run_experts
-from sglang_dflash.platform.ops import joint_norm, joint_square_sums
 
 EXPERTS, HIDDEN, INNER, TOKENS = 5, 12, 8, 9
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sglang_dflash.host.attention_api import AttentionType
-from sglang_dflash.host.platform_pool import CpuKVPool
-from sglang_dflash.platform import lean
-from sglang_dflash.platform.attention import CpuAttention
+from sglang_dflash.cpu import lean
+from sglang_dflash.cpu.attention import CpuAttention
+from sglang_dflash.cpu.host.attention import AttentionType
+from sglang_dflash.cpu.host.pool import CpuKVPool
 
 
 def config_of(bias: bool) -> Qwen3Config:

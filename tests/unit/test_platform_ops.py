@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sglang_dflash.host.platform_ops import ROTARY_CLASSES, Gemma4RMSNorm, RMSNorm, SiluAndMul
-from sglang_dflash.platform import ops
+from sglang_dflash.cpu import operators
+from sglang_dflash.cpu.host.operators import ROTARY_CLASSES, Gemma4RMSNorm, RMSNorm, SiluAndMul
 
 TOLERANCE = {torch.float32: dict(atol=2e-6, rtol=2e-6), torch.bfloat16: dict(atol=2e-2, rtol=2e-2)}
 
@@ -32,14 +32,14 @@ def norm_like(hidden, dtype, **changes):
 def test_rms_norm(shape, dtype):
     torch.manual_seed(0)
     norm, x = norm_like(shape[-1], dtype), torch.randn(shape, dtype=dtype) * 0.02
-    torch.testing.assert_close(ops.rms_norm(norm, x), RMSNorm.forward_native(norm, x), **TOLERANCE[dtype])
+    torch.testing.assert_close(operators.rms_norm(norm, x), RMSNorm.forward_native(norm, x), **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_rms_norm_with_residual(dtype):
     torch.manual_seed(0)
     norm, x, residual = norm_like(64, dtype), torch.randn(7, 64, dtype=dtype), torch.randn(7, 64, dtype=dtype)
-    got = ops.rms_norm(norm, x.clone(), residual.clone())
+    got = operators.rms_norm(norm, x.clone(), residual.clone())
     expected = RMSNorm.forward_native(norm, x, residual)
     for mine, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, theirs, **TOLERANCE[dtype])
@@ -54,7 +54,7 @@ def test_special_norms_keep_the_reference(changes):
     torch.manual_seed(0)
     norm, x, residual = norm_like(64, torch.float32, **changes), torch.randn(3, 64), torch.randn(3, 64)
     for mine, theirs in zip(
-        ops.rms_norm(norm, x, residual), RMSNorm.forward_native(norm, x, residual), strict=True
+        operators.rms_norm(norm, x, residual), RMSNorm.forward_native(norm, x, residual), strict=True
     ):
         assert torch.equal(mine, theirs)
 
@@ -63,12 +63,12 @@ def test_inverse_rms_of_a_strided_tensor():
     torch.manual_seed(0)
     x = torch.randn(5, 8, 16)[:, :3]
     expected = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
-    torch.testing.assert_close(ops.inverse_rms(x, 1e-6), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(operators.inverse_rms(x, 1e-6), expected, atol=1e-6, rtol=1e-6)
 
 
 def test_silu_and_mul():
     x = torch.randn(9, 40)
-    torch.testing.assert_close(ops.silu_and_mul(None, x.clone()), SiluAndMul.forward_native(None, x))
+    torch.testing.assert_close(operators.silu_and_mul(None, x.clone()), SiluAndMul.forward_native(None, x))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -95,7 +95,7 @@ def test_rotary_embedding(neox, rotary_dim, dtype):
         torch.randn(3, 32, dtype=dtype),
     )
     for mine, theirs in zip(
-        ops.rotary_embedding(rotary, positions, query, key),
+        operators.rotary_embedding(rotary, positions, query, key),
         rotary_class.forward_native(rotary, positions, query, key),
         strict=True,
     ):
@@ -110,17 +110,17 @@ def test_layers_reach_the_operators_through_sglang_s_dispatch(monkeypatch):
     """The registry holds our forwards under the platform's key."""
     from sglang.kernels.fused_op import BaseFusedOp
 
-    from sglang_dflash.platform import NAME
+    from sglang_dflash.cpu import NAME
 
     monkeypatch.setattr(BaseFusedOp, "_oot_forward_registry", {})
-    ops.install(NAME)
+    operators.install(NAME)
     registry = BaseFusedOp._oot_forward_registry[NAME]
-    assert registry[RMSNorm] is ops.rms_norm and registry[SiluAndMul] is ops.silu_and_mul
-    assert all(registry[rotary] is ops.rotary_embedding for rotary in ROTARY_CLASSES)
+    assert registry[RMSNorm] is operators.rms_norm and registry[SiluAndMul] is operators.silu_and_mul
+    assert all(registry[rotary] is operators.rotary_embedding for rotary in ROTARY_CLASSES)
 
 
 def test_products_in_another_dtype():
-    from sglang_dflash.platform import aten
+    from sglang_dflash.cpu import aten
 
     aten.register()
     aten.register()
@@ -137,6 +137,6 @@ def test_gemma_rms_norm(with_scale, shift, dtype):
     # What SGLang's kernels compute: a norm without a scale of its own applies its weight, too.
     with_weight = x.double() / (x.double().square().mean(-1, keepdim=True) + norm.eps).sqrt()
     expected = with_weight * (norm.weight.double() + (shift if with_scale else 0))
-    torch.testing.assert_close(ops.gemma_rms_norm(norm, x), expected.to(dtype), **TOLERANCE[dtype])
+    torch.testing.assert_close(operators.gemma_rms_norm(norm, x), expected.to(dtype), **TOLERANCE[dtype])
     if with_scale:
-        torch.testing.assert_close(ops.gemma_rms_norm(norm, x), norm.forward_native(x), **TOLERANCE[dtype])
+        torch.testing.assert_close(operators.gemma_rms_norm(norm, x), norm.forward_native(x), **TOLERANCE[dtype])

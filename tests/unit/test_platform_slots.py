@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from sglang_dflash.platform import slots
+from sglang_dflash.cpu import slots
 
 
 def table_of(rows: int, columns: int, seed: int) -> torch.Tensor:

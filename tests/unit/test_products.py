@@ -2,7 +2,7 @@
 
 import sys
 
-from sglang_dflash.bench import products
+from sglang_dflash.tools.bench import products
 
 
 def test_a_row_for_each_shape(monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 from launching import launch
 from published_commands import COMMANDS
 
-from sglang_dflash.host.arguments import RENAMED, SUCCESSORS
+from sglang_dflash.plugin.arguments import RENAMED, SUCCESSORS
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 CONFLICT = "--speculative-dflash-draft-window-size 4096 --speculative-draft-window-size 2048"

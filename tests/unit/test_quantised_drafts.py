@@ -11,11 +11,11 @@ from kinds import BLOCK, HIDDEN, KINDS, Bench
 from safetensors.torch import save_file
 from test_draft_blocks import PREFIXES, block_ids, contexts
 
-from sglang_dflash.checks.tensors import check_tensors, read_tensors
-from sglang_dflash.config import load_draft_config, parse_draft_config
-from sglang_dflash.context.inject import LayerwiseProjection, PackedProjection, _projection
-from sglang_dflash.draft.ends import build_ends
-from sglang_dflash.draft.model import DFlashDraftModel
+from sglang_dflash.checkpoints.checks.tensors import check_tensors, read_tensors
+from sglang_dflash.checkpoints.config import load_draft_config, parse_draft_config
+from sglang_dflash.engine.commit.inject import LayerwiseProjection, PackedProjection, _projection
+from sglang_dflash.engine.draft.ends import build_ends
+from sglang_dflash.engine.draft.model import DFlashDraftModel
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.reference import ReferenceKind
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from sglang_dflash import pair
-from sglang_dflash.pair.heldout import HELDOUT_KINDS, build_records
 from sglang_dflash.reference import ReferenceDraft, generate, load_target, plain_greedy
+from sglang_dflash.tools import pair
+from sglang_dflash.tools.pair.heldout import HELDOUT_KINDS, build_records
 
 PROMPTS = 30
 # Both references cut the last block at the limit, but at different places; requests must end before.

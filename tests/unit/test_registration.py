@@ -11,9 +11,9 @@ from launching import environment
 from published_drafts import plain
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.host import registration
 from sglang_dflash.host.contract import SGLANG_VERSION
 from sglang_dflash.host.model_api import get_parallel
+from sglang_dflash.plugin import registration
 
 TARGETS = {
     "plain": {
@@ -114,7 +114,7 @@ def test_a_plain_pair_runs_on_ours_and_the_log_has_both_versions(
     caplog.set_level(logging.INFO, "sglang_dflash")
     monkeypatch.delenv("SGLANG_DFLASH_WORKER", raising=False)
     from sglang_dflash import __version__
-    from sglang_dflash.worker.worker import DFlashWorker
+    from sglang_dflash.engine.worker import DFlashWorker
 
     arguments = server_args(target, "plain")
     with get_parallel().override(attn_dp_enabled=False):

@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from sglang_dflash.bench import roundcost
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.tools.bench import roundcost
 
 
 def row(bs: int, launches: int, parts=("target", "draft", "worker")) -> dict:

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.serve import Client, ServerProcess, ServerSpec, ports
-from sglang_dflash.serve.log import LogWatch, error_line, log_folder
-from sglang_dflash.serve.ports import free_port, release_port
-from sglang_dflash.serve.process import wait_all
+from sglang_dflash.tools.serve import Client, ServerProcess, ServerSpec, ports
+from sglang_dflash.tools.serve.log import LogWatch, error_line, log_folder
+from sglang_dflash.tools.serve.ports import free_port, release_port
+from sglang_dflash.tools.serve.process import wait_all
 
 STUB = Path(__file__).with_name("stub_server.py")
 SPEC = ServerSpec("target")
@@ -167,7 +167,7 @@ class TestProcess:
         assert gone(pid)
 
     def test_a_killed_child_ends_a_waiting_request(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("sglang_dflash.serve.process.WATCH", 0.3)
+        monkeypatch.setattr("sglang_dflash.tools.serve.process.WATCH", 0.3)
         with stub(tmp_path, "child") as server:
             with pytest.raises(DFlashError, match="was killed"):
                 server.watched(lambda: server.client.generate([777]))
@@ -192,7 +192,7 @@ class TestProcess:
         script = textwrap.dedent(f"""
             import sys, time
             from pathlib import Path
-            from sglang_dflash.serve import ServerProcess, ServerSpec
+            from sglang_dflash.tools.serve import ServerProcess, ServerSpec
             command = lambda port: [sys.executable, {str(STUB)!r}, str(port), "child", {str(tmp_path / "child.pid")!r}]
             with ServerProcess(ServerSpec("t"), log_dir={str(tmp_path)!r}, command=command) as server:
                 Path({str(tmp_path / "pid")!r}).write_text(str(server.pid))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sglang_dflash.bench import stepcost
-from sglang_dflash.bench.bare import BareQwen3
+from sglang_dflash.cpu.stepclock import StepClock
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.platform.stepclock import StepClock
+from sglang_dflash.tools.bench import stepcost
+from sglang_dflash.tools.bench.bare import BareQwen3
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -8,12 +8,12 @@ import torch
 from rooms import Pool, runner
 from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
 
-from sglang_dflash.commit.paths import ChainCommit, TreeCommit
+from sglang_dflash.engine.commit.paths import ChainCommit, TreeCommit
+from sglang_dflash.engine.proposal.build import build_proposer
+from sglang_dflash.engine.proposal.chain import ChainProposer
+from sglang_dflash.engine.verify.choice import TargetChoice
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.proposal.build import build_proposer
-from sglang_dflash.proposal.chain import ChainProposer
 from sglang_dflash.types import BlockInputs, Proposal, empty_acceptance
-from sglang_dflash.verify.choice import TargetChoice
 
 CPU = torch.device("cpu")
 

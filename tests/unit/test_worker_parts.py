@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sglang_dflash.worker.buffers import RoundBuffers
-from sglang_dflash.worker.counting import RoundCounter, counted
-from sglang_dflash.worker.prefill import extend_positions
-from sglang_dflash.worker.state import DraftState
-from sglang_dflash.worker.timing import HostTimer, NoTimer, SynchronisedTimer, build_timer
+from sglang_dflash.engine.buffers import RoundBuffers
+from sglang_dflash.engine.counting import RoundCounter, counted
+from sglang_dflash.engine.draft_state import DraftState
+from sglang_dflash.engine.prefill import extend_positions
+from sglang_dflash.engine.timing import HostTimer, NoTimer, SynchronisedTimer, build_timer
 
 CPU = torch.device("cpu")
 

@@ -24,7 +24,7 @@ TARGET_STEPS, DRAFT_STEPS = 2000, 1500
 def train(*arguments: str) -> None:
     """One command of the recipe, on one thread."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "sglang_dflash.train", *arguments], check=True, env=environment)
+    subprocess.run([sys.executable, "-m", "sglang_dflash.tools.train", *arguments], check=True, env=environment)
 
 
 def make(name: str, runs: Path) -> None:

@@ -20,6 +20,7 @@ from sglang.srt.mem_cache.memory_pool import MambaPool
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from sglang.srt.speculative import dflash_utils
 
+from sglang_dflash.engine.verify.trees import MaskedTree
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host import tree_api
 from sglang_dflash.host.worker_api import DFlashVerifyInput
@@ -27,7 +28,6 @@ from sglang_dflash.kernels.causal_conv.naive import conv_nodes, node_rows
 from sglang_dflash.kernels.gated_delta.naive import delta_nodes, gates
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
 from sglang_dflash.types import Proposal
-from sglang_dflash.verify.trees import MaskedTree
 
 DEVICE = os.environ["SGLANG_DFLASH_KERNEL_CASES"]
 BS, WIDTH, CONTEXT = 3, 8, 40

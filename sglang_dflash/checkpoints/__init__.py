@@ -1,0 +1,1 @@
+"""What is known of target and draft checkpoints: reading their configs, the rules for a pair, the published ones."""

@@ -1,6 +1,0 @@
-"""The rules for a target and its draft; they need no weights, and run before any are loaded."""
-
-from sglang_dflash.checks.mask import mask_token_id
-from sglang_dflash.checks.tensors import check_tensors, read_tensors
-
-__all__ = ["check_tensors", "mask_token_id", "read_tensors"]

@@ -1,0 +1,1 @@
+"""What the CPU platform calls of SGLang, and where its functions take the place of SGLang's."""

@@ -1,0 +1,1 @@
+"""What serves: the worker that SGLang's scheduler drives, and the steps of a round."""

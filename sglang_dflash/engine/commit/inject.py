@@ -1,0 +1,186 @@
+"""KV injection: context features -> K and V of all draft layers, in the slots of the target's tokens.
+
+DFlash (arXiv 2602.06036, appendix A.3): the same fused feature goes through every layer's K and V
+projection. One GEMM computes them for all layers; one kernel norms, rotates and stores them.
+"""
+
+import functools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from sglang_dflash.engine.draft.model import DFlashDraftModel
+from sglang_dflash.engine.draft.norms import factor
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.model_api import is_dense
+from sglang_dflash.kernels import dense, inject_kv
+
+
+class Features(NamedTuple):
+    """Context features of tokens whose target KV was just written.
+
+    With ``commit_lens`` the tokens are [bs] windows of equal width, of which the first
+    ``commit_lens[b]`` are committed; without, all of them are.
+    """
+
+    hidden: torch.Tensor  # [tokens, K * hidden]
+    positions: torch.Tensor  # [tokens] int64
+    slots: torch.Tensor  # [tokens] int64
+    commit_lens: torch.Tensor | None  # [bs] int32
+
+
+def committed_rows(features: Features) -> Features:
+    """Only the committed tokens. Reads their number on the host: free on a CPU, a sync elsewhere."""
+    if features.commit_lens is None:
+        return features
+    hidden, positions, slots, commit_lens = features
+    bs = commit_lens.numel()
+    if bs == 1:
+        # Nothing lies between the rows of one request: they are read where they are.
+        kept = int(commit_lens)
+        return Features(hidden[:kept], positions[:kept], slots[:kept], None)
+    columns = _columns(positions.numel() // bs, positions.device)
+    rows = (columns < commit_lens[:, None]).view(-1).nonzero().view(-1)
+    return Features(hidden[rows], positions[rows], slots[rows], None)
+
+
+@functools.cache
+def _columns(width: int, device: torch.device) -> torch.Tensor:
+    """``0 .. width - 1``, made once."""
+    return torch.arange(width, device=device)
+
+
+def all_rows(features: Features) -> Features:
+    """Every token, committed or not: fixed shapes and no sync; the kernel skips the others."""
+    return features
+
+
+class PackedProjection:
+    """K and V projections of all layers as one matrix."""
+
+    def __init__(self, model: DFlashDraftModel):
+        self._model = model
+        self._weight: torch.Tensor | None = None
+        self._bias: torch.Tensor | None = None
+        own = next(model.parameters())
+        self._linear = dense.choose(own.device.type, own.dtype)
+        self.refresh()
+
+    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
+        """fused [tokens, hidden] -> [tokens, L * 2 * kv_heads * head_dim], per layer K then V."""
+        return self._linear.project(fused, self._weight, self._bias)
+
+    def refresh(self) -> None:
+        """Pack the weights as they are now."""
+        attentions = [layer.self_attn for layer in self._model.layers]
+        self._weight = _kept(self._weight, torch.cat([self._rows(layer) for layer in self._model.layers]))
+        if attentions[0].qkv_proj.bias is not None:
+            self._bias = _kept(self._bias, torch.cat([a.qkv_proj.bias[a.q_size :] for a in attentions]))
+
+    def _rows(self, layer) -> torch.Tensor:
+        return layer.self_attn.qkv_proj.weight[layer.self_attn.q_size :]
+
+
+def _kept(place: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
+    """``value``, in ``place`` where there is one: a captured graph reads it there."""
+    return value if place is None else place.copy_(value)
+
+
+class NormedPackedProjection(PackedProjection):
+    """The same behind each layer's input norm (Laguna): what the norms multiply by is part of the matrix."""
+
+    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
+        eps = self._model.draft_config.rms_norm_eps
+        return super().__call__(F.rms_norm(fused, fused.shape[-1:], eps=eps))
+
+    def _rows(self, layer) -> torch.Tensor:
+        rows = super()._rows(layer)
+        return (rows * factor(layer.input_layernorm)).to(rows.dtype)
+
+
+class LayerwiseProjection:
+    """The same through each layer's own (quantised) projection; its queries are computed and dropped."""
+
+    def __init__(self, model: DFlashDraftModel):
+        self._layers = model.layers
+        self._normed = model.draft_config.norms_context
+
+    def refresh(self) -> None:
+        """Nothing: the layers' own weights are read."""
+
+    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self._project(layer, fused) for layer in self._layers], dim=1)
+
+    def _project(self, layer, fused: torch.Tensor) -> torch.Tensor:
+        if self._normed:
+            fused = layer.input_layernorm(fused)
+        return layer.self_attn.qkv_proj(fused)[0][:, layer.self_attn.q_size :]
+
+
+def _projection(model: DFlashDraftModel):
+    if not all(is_dense(layer.self_attn.qkv_proj) for layer in model.layers):
+        return LayerwiseProjection(model)
+    return (NormedPackedProjection if model.draft_config.norms_context else PackedProjection)(model)
+
+
+class ContextInjector:
+    """Writes context features into the draft's KV pool. Built once, before the pool is."""
+
+    def __init__(self, model: DFlashDraftModel, runner):
+        self._model, self._runner = model, runner
+        self._project = _projection(model)
+        device_type = torch.device(runner.device).type
+        self._inject = inject_kv.choose(device_type)
+        self._rows = committed_rows if device_type == "cpu" else all_rows
+        self._plan = None
+        self._version = -1
+
+    @property
+    def up_to_date(self) -> bool:
+        """False from an update of the draft's weights until ``prepare``."""
+        return self._version == self._model.weights_version
+
+    def __call__(self, features: Features) -> None:
+        features = self._rows(features)
+        if features.positions.numel() == 0:
+            return
+        self.prepare()
+        fused = self._model.fuse_features(features.hidden)
+        self._inject(
+            self._project(fused), features.positions, features.slots, features.commit_lens, self._plan
+        )
+
+    def prepare(self) -> None:
+        """Pack what is read of the draft's weights, and once the pool's buffers; nothing where that is up to date.
+
+        Raises:
+            DFlashError: the pool stores another dtype than it is given.
+        """
+        if self.up_to_date:
+            return
+        self._project.refresh()
+        norms = torch.stack([factor(layer.self_attn.k_norm) for layer in self._model.layers])
+        if self._plan is None:
+            self._plan = self._make_plan(norms)
+        else:
+            _kept(self._plan.norm_weights, norms)
+        self._version = self._model.weights_version
+
+    def _make_plan(self, norms: torch.Tensor) -> inject_kv.InjectPlan:
+        pool = self._runner.token_to_kv_pool
+        if pool.store_dtype != pool.dtype:
+            raise DFlashError(
+                "speculative-draft-kv-cache-dtype",
+                f"{pool.dtype} is not supported",
+                "use the draft's own dtype",
+            )
+        attention, layers = self._model.layers[0].self_attn, range(len(self._model.layers))
+        return inject_kv.make_inject_plan(
+            [pool.get_key_buffer(i) for i in layers],
+            [pool.get_value_buffer(i) for i in layers],
+            norm_weights=norms,
+            eps=attention.k_norm.variance_epsilon,
+            cos_sin=attention.rotary_emb.cos_sin_cache,
+            interleaved=not attention.rotary_emb.is_neox_style,
+        )

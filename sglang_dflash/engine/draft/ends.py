@@ -1,0 +1,55 @@
+"""The ends of the draft, chosen once: embedding and head are the target's, or the draft's own."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from sglang_dflash.checkpoints.checks.targets import input_embedding
+from sglang_dflash.engine.draft.embedding import build_embedding
+from sglang_dflash.engine.draft.head import MappedHead, build_head
+from sglang_dflash.engine.draft.selector import GreedyTokens, SelectedPath
+
+
+class Ends(NamedTuple):
+    """What a draft needs around its layers."""
+
+    embed: Callable  # ids [tokens] -> [tokens, hidden]
+    choose: Callable  # hidden [tokens, hidden], ids [tokens] -> tokens [tokens] int64
+
+
+def build_ends(draft, target, mask_token_id: int, mask_row: torch.Tensor | None, block_size: int) -> Ends:
+    """Ends of the loaded ``draft`` over the model ``target``; what they share is kept once."""
+    config = draft.draft_config
+    give_up_copies(draft, target)
+    embeds = target if draft.embed_tokens is None else draft
+    embed = build_embedding(embeds, mask_token_id, mask_row, config.embedding_scale)
+    head = build_head(target if draft.lm_head is None else draft)
+    if draft.lm_head is not None and config.draft_vocab_size is not None:
+        # d2t holds what is to be added to a row's number.
+        head = MappedHead(head, torch.arange(config.draft_vocab_size, device=draft.d2t.device) + draft.d2t)
+    if draft.candidate_selector is None:
+        return Ends(embed, GreedyTokens(head))
+    return Ends(embed, SelectedPath(head, draft.candidate_selector, config, block_size))
+
+
+def give_up_copies(draft, target) -> None:
+    """Drop an embedding or head of the draft's own that equals the target's: exports often carry copies."""
+    # A target that scales its embedding hands out other vectors than its table's.
+    if not _scales(target) and _same(draft.embed_tokens, input_embedding(target)):
+        draft.embed_tokens = None
+    if _same(draft.lm_head, getattr(target, "lm_head", None)):
+        draft.lm_head = None
+
+
+def _scales(target) -> bool:
+    embed = input_embedding(target)
+    return hasattr(target, "get_dflash_noise_embedding_scale") or hasattr(embed, "embed_scale")
+
+
+def _same(own: nn.Module | None, borrowed: nn.Module | None) -> bool:
+    own, borrowed = (getattr(module, "weight", None) for module in (own, borrowed))
+    if own is None or borrowed is None or own.shape != borrowed.shape or own.dtype != borrowed.dtype:
+        return False
+    return torch.equal(own, borrowed)

@@ -1,0 +1,120 @@
+"""An output head over the draft's hidden states: the target's, or the draft's own.
+
+Heads are chosen once, from what the model has. Their greedy token is the first of equal maxima, as
+``torch.argmax`` over the whole vocabulary would give, so that every tensor-parallel rank agrees.
+"""
+
+from typing import Protocol
+
+import torch
+
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.model_api import get_parallel, should_apply_lm_head_quant_method
+from sglang_dflash.kernels import dense
+
+
+class DraftHead(Protocol):
+    """The best tokens of hidden states [rows, hidden]."""
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """-> token ids [rows] int64, the best."""
+
+    def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """-> logits [rows, k] fp32, descending, and their token ids [rows, k] int64."""
+
+
+class WholeHead:
+    """An unsharded, dense head."""
+
+    def __init__(self, weight: torch.Tensor):
+        self._weight = weight
+        self._project = dense.choose(weight.device.type, weight.dtype).project
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._logits(hidden).argmax(dim=-1)
+
+    def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, ids = self._logits(hidden).topk(k)
+        return logits.float(), ids
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._project(hidden.to(self._weight.dtype), self._weight)
+
+
+class QuantisedHead(WholeHead):
+    """An unsharded head whose logits come from its own quantisation kernel."""
+
+    def __init__(self, lm_head, vocab_size: int):
+        self._lm_head, self._vocab_size = lm_head, vocab_size
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self._lm_head.quant_method.apply(self._lm_head, hidden, None)
+        return logits[:, : self._vocab_size]
+
+
+class ShardedHead:
+    """A dense head split over the vocabulary: gather a few (logit, id) per rank, not the logits."""
+
+    def __init__(self, weight: torch.Tensor, first_id: int, group):
+        self._weight, self._first_id, self._group = weight, first_id, group
+        self._project = dense.choose(weight.device.type, weight.dtype).project
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        best, index = self._project(hidden.to(self._weight.dtype), self._weight).max(dim=-1)
+        # Ranks own ascending ranges of ids, so the first rank with the maximum has the lowest id.
+        best = self._group.all_gather(best.float().unsqueeze(0), dim=0)
+        ids = self._group.all_gather((index + self._first_id).unsqueeze(0), dim=0)
+        return ids.gather(0, best.argmax(dim=0, keepdim=True)).squeeze(0)
+
+    def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, ids = self._project(hidden.to(self._weight.dtype), self._weight).topk(k)
+        logits = self._group.all_gather(logits.float(), dim=1)
+        ids = self._group.all_gather(ids + self._first_id, dim=1)
+        best, index = logits.topk(k)
+        return best, ids.gather(1, index)
+
+
+class MappedHead:
+    """A head over a part of the vocabulary: ``to_target`` [rows of the head] int64 are its tokens' ids."""
+
+    def __init__(self, head: DraftHead, to_target: torch.Tensor):
+        self._head, self._to_target = head, to_target
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._to_target[self._head(hidden)]
+
+    def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, ids = self._head.candidates(hidden, k)
+        return logits, self._to_target[ids]
+
+
+def build_head(model) -> DraftHead:
+    """The head of ``model`` (its ``lm_head``), as the draft uses it.
+
+    Raises:
+        DFlashError: the model has no usable ``lm_head``, or a quantised one split over ranks.
+    """
+    lm_head = getattr(model, "lm_head", None)
+    lm_head = getattr(lm_head, "base_layer", lm_head)
+    quant_method = getattr(lm_head, "quant_method", None)
+    group = get_parallel().tp_group
+    if lm_head is not None and should_apply_lm_head_quant_method(lm_head, quant_method):
+        if group.world_size > 1:
+            raise DFlashError(
+                "lm_head", "is quantised and split over ranks", "use --tp-size 1 or an unquantised head"
+            )
+        return QuantisedHead(lm_head, int(lm_head.org_vocab_size))
+    weight = getattr(lm_head, "weight", None)
+    if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+        raise DFlashError(
+            "lm_head", f"of {type(model).__name__} is not usable by a draft", "use another target"
+        )
+    shard = getattr(lm_head, "shard_indices", None)
+    if shard is None:
+        return WholeHead(weight)
+    if int(shard.num_added_elements):
+        raise DFlashError("lm_head", "has added (LoRA) vocabulary", "serve without extra vocabulary")
+    weight = weight[: int(shard.num_org_elements)]
+    if group.world_size == 1:
+        return WholeHead(weight)
+    return ShardedHead(weight, int(shard.org_vocab_start_index), group)

@@ -1,0 +1,66 @@
+"""One pass of the draft model over the block, in SGLang's model runner (and its graphs, where captured)."""
+
+import torch
+
+from sglang_dflash.engine.draft.view import WholeContext, WindowedContext
+from sglang_dflash.host.worker_api import (
+    CaptureHiddenMode,
+    DFlashVerifyInput,
+    ForwardBatch,
+    ForwardMode,
+    SpeculativeAlgorithm,
+    draft_tp_context,
+    enable_num_token_non_padded,
+)
+from sglang_dflash.types import BlockInputs
+
+
+class DraftRunner:
+    """block ids -> the head's output [bs * B, ...]; a bidirectional block is a verify pass to SGLang."""
+
+    def __init__(self, model_runner, view: WholeContext | WindowedContext, block_size: int, layout):
+        self._model_runner, self._view = model_runner, view
+        self._block_size, self._layout = block_size, layout
+        # Expert-parallel runners ask every batch for its count of real tokens, as a device scalar.
+        self._counts_tokens = enable_num_token_non_padded()
+        empty = torch.empty(0, dtype=torch.int64, device=model_runner.device)
+        self._spec_info = DFlashVerifyInput(
+            draft_token=empty,
+            positions=empty,
+            draft_token_num=block_size,
+            capture_hidden_mode=CaptureHiddenMode.NULL,
+        )
+
+    @property
+    def kv_index_translator(self):
+        return self._model_runner.kv_index_translator
+
+    def __call__(self, batch, block: BlockInputs, prefix_lens, plan, host_lens) -> torch.Tensor:
+        """prefix_lens [bs]; host_lens [bs] on the host, upper bound of prefix + block."""
+        reads = self._view.reads(plan, batch.req_pool_indices, prefix_lens, block.slots, host_lens)
+        num_tokens = block.ids.numel()
+        forward_batch = ForwardBatch(
+            forward_mode=ForwardMode.TARGET_VERIFY,
+            batch_size=prefix_lens.numel(),
+            input_ids=block.ids,
+            req_pool_indices=batch.req_pool_indices,
+            seq_lens=reads.prefix_lens,
+            out_cache_loc=block.slots,
+            seq_lens_sum=reads.host_sum,
+            seq_lens_cpu=reads.host_lens,
+            positions=block.positions,
+            spec_algorithm=SpeculativeAlgorithm.DFLASH,
+            spec_info=self._spec_info,
+            capture_hidden_mode=CaptureHiddenMode.NULL,
+            global_num_token_non_padded_cpu=num_tokens,
+            num_token_non_padded=(
+                torch.full((), num_tokens, dtype=torch.int32, device=block.ids.device)
+                if self._counts_tokens
+                else None
+            ),
+            can_run_decode_cuda_graph=batch.can_run_decode_cuda_graph,
+        )
+        reads.plan.bind(forward_batch, self.kv_index_translator)
+        with torch.inference_mode(), draft_tp_context(self._layout):
+            out = self._model_runner.forward(forward_batch)
+        return out.logits_output.hidden_states

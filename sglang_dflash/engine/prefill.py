@@ -1,0 +1,56 @@
+"""Target prefill, and injection of the prompt's context features in the same call."""
+
+import numpy
+import torch
+
+from sglang_dflash.engine.commit.inject import ContextInjector, Features
+from sglang_dflash.engine.draft_state import DraftState
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.worker_api import CaptureHiddenMode, GenerationBatchResult
+
+
+def extend_positions(prefix_lens: list[int], extend_lens: list[int], device) -> torch.Tensor:
+    """Positions [sum(extend_lens)] int64 of the extended tokens, request after request.
+
+    Built on the host from the scheduler's own lists, so that no device value is waited for.
+    """
+    lens = numpy.asarray(extend_lens, dtype=numpy.int64)
+    starts = numpy.asarray(prefix_lens, dtype=numpy.int64) - (numpy.cumsum(lens) - lens)
+    positions = numpy.arange(int(lens.sum()), dtype=numpy.int64) + numpy.repeat(starts, lens)
+    return torch.from_numpy(positions).to(device, non_blocking=True)
+
+
+class Prefill:
+    """Runs before the call returns: the radix tree may take the slots at once, chunk by chunk."""
+
+    def __init__(self, target_worker, draft_runner, inject: ContextInjector, sync_tokens):
+        self._target_worker, self._draft_runner = target_worker, draft_runner
+        self._inject, self._sync_tokens = inject, sync_tokens
+
+    def __call__(self, batch, on_publish) -> GenerationBatchResult:
+        """Prefill ``batch`` (extend or mixed); its last tokens' samples are the first anchors."""
+        result = self._target_worker.forward_batch_generation(
+            batch, capture_hidden_mode=CaptureHiddenMode.FULL, return_kv_loc_plan=True
+        )
+        plan, result.kv_loc_plan = result.kv_loc_plan, None
+        self._sync_tokens(result.next_token_ids)
+        result.new_seq_lens = batch.seq_lens
+        if on_publish is not None:
+            on_publish(batch.seq_lens)
+        hidden = result.logits_output.hidden_states
+        if hidden is None:
+            raise DFlashError(
+                "target", "returned no hidden states", "use a target class that captures DFlash layers"
+            )
+        # Not to be copied to the host with the result.
+        result.logits_output.hidden_states = None
+        self._inject(
+            Features(
+                hidden,
+                extend_positions(batch.prefix_lens, batch.extend_lens, hidden.device),
+                plan.write_ids(self._draft_runner.kv_index_translator),
+                None,
+            )
+        )
+        result.next_draft_input = DraftState.after(result.next_token_ids.long(), batch.seq_lens)
+        return result

@@ -1,0 +1,133 @@
+"""What happens to DFLASH's launch arguments while SGLang resolves them, in the launching process only."""
+
+import logging
+import os
+
+from sglang_dflash.checkpoints.checks.findings import ERROR, WARNING
+from sglang_dflash.checkpoints.checks.rules import find
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.contract import Touch
+from sglang_dflash.options import Options
+from sglang_dflash.plugin.launch_case import launch_case
+
+logger = logging.getLogger(__name__)
+
+TOUCHES = (
+    Touch(
+        "sglang.srt.arg_groups.resolution_hooks:register_resolution_hook",
+        "wraps two steps of the resolution of arguments",
+        "never: made for plug-ins",
+        ("name",),
+    ),
+    Touch(
+        "sglang.srt.arg_groups.serving_hook:handle_deprecated_args",
+        "wrapped: an early step, where the old environment flags turn overlap scheduling off",
+        "published launch commands no longer use them",
+        ("server_args",),
+    ),
+    Touch(
+        "sglang.srt.arg_groups.speculative_hook:handle_speculative_decoding",
+        "wrapped: target and draft are checked before it",
+        "SGLang refuses a draft that does not fit before it loads weights",
+        ("server_args",),
+    ),
+    Touch(
+        "sglang.srt.arg_groups.overrides:resolving_view",
+        "reads arguments as resolved so far",
+        "never: made for plug-ins",
+        ("server_args",),
+    ),
+    Touch(
+        "sglang.srt.arg_groups.overrides:declare_resolution",
+        "turns overlap scheduling off",
+        "never: made for plug-ins",
+        ("server_args", "source"),
+    ),
+    Touch(
+        "sglang.srt.environ:envs.SGLANG_ENABLE_OVERLAP_PLAN_STREAM", "reported in the log", "SGLang drops it"
+    ),
+)
+
+# Environment flags of earlier SGLang versions: off meant speculation without overlap scheduling.
+OVERLAP_FLAGS = ("SGLANG_ENABLE_SPEC_V2", "SGLANG_ENABLE_DFLASH_SPEC_V2")
+PLAN_STREAM_FLAG = "SGLANG_ENABLE_OVERLAP_PLAN_STREAM"
+# Notes that a log should have.
+_INFORMED = ("block-size-not-as-trained",)
+_ON, _OFF = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
+
+
+def install() -> None:
+    """Register the two resolution hooks; once per process."""
+    from sglang.srt.arg_groups.resolution_hooks import register_resolution_hook
+
+    register_resolution_hook("handle_deprecated_args")(_apply_environment_flags)
+    register_resolution_hook("handle_speculative_decoding")(_check_before_speculation)
+
+
+def _is_dflash(cfg) -> bool:
+    return (cfg.speculative_algorithm or "").upper() == "DFLASH"
+
+
+def _apply_environment_flags(server_args, previous) -> None:
+    previous(server_args)
+    from sglang.srt.arg_groups.overrides import declare_resolution, resolving_view
+
+    cfg = resolving_view(server_args)
+    if not _is_dflash(cfg):
+        return
+    wants = {name: flag_value(name, os.environ[name]) for name in OVERLAP_FLAGS if os.environ.get(name)}
+    off = [name for name, on in wants.items() if not on]
+    if off:
+        declare_resolution(server_args, "sglang_dflash.environment_flags", disable_overlap_schedule=True)
+        logger.info("sglang-dflash: %s=0 turns overlap scheduling off (--disable-overlap-schedule)", off[0])
+    elif wants:
+        state = (
+            "off, by --disable-overlap-schedule"
+            if cfg.disable_overlap_schedule
+            else "on, as without the flag"
+        )
+        logger.info("sglang-dflash: %s=1: overlap scheduling is %s", " and ".join(wants), state)
+
+
+def flag_value(name: str, text: str) -> bool:
+    """An on/off environment flag; DFlashError where the text is neither."""
+    lowered = text.strip().lower()
+    if lowered not in _ON + _OFF:
+        raise DFlashError(name, f"is {text!r}", "use 1 or 0")
+    return lowered in _ON
+
+
+def _report_plan_stream(cfg) -> None:
+    text = os.environ.get(PLAN_STREAM_FLAG)
+    if text and flag_value(PLAN_STREAM_FLAG, text):
+        effect = "without effect on a CPU" if str(cfg.device).startswith("cpu") else "on, as its name says"
+        logger.info(
+            "sglang-dflash: %s=1: planning rounds on a stream of its own is %s", PLAN_STREAM_FLAG, effect
+        )
+
+
+def _check_before_speculation(server_args, previous) -> None:
+    from sglang.srt.arg_groups.overrides import resolving_view
+
+    cfg = resolving_view(server_args)
+    if _is_dflash(cfg):
+        _report_plan_stream(cfg)
+        if Options.from_env().worker == "dflash":
+            _check(server_args, cfg)
+    previous(server_args)
+
+
+def _check(server_args, cfg) -> None:
+    """Refuse at once what would fail, or go wrong silently, after the weights are loaded; warn of the rest."""
+    if cfg.pp_size != 1:
+        raise DFlashError("--pp-size", f"is {cfg.pp_size}, DFLASH runs with 1", "use --tp-size instead")
+    case = launch_case(server_args, cfg)
+    if case.draft.unsupported_variant is not None and not case.plan.on_cpu:
+        return  # the built-in worker serves it, and checks it itself
+    for finding in find(case):
+        if finding.severity == ERROR:
+            raise finding.as_error()
+        if finding.severity == WARNING:
+            logger.warning("sglang-dflash: %s", finding)
+        elif finding.name in _INFORMED:
+            logger.info("sglang-dflash: %s", finding)

@@ -1,0 +1,1 @@
+"""What surrounds serving: starting servers, measuring, checking, showing, training."""

@@ -1,0 +1,108 @@
+"""Runs the same batch on every system, slice by slice in turn, one system at a time."""
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from sglang_dflash.tools.bench.prompts import Prompt
+from sglang_dflash.tools.bench.stages import StageLog
+from sglang_dflash.tools.serve import Generation, ServerProcess
+
+SLICE = 4  # prompts of a slice, per request in flight: few enough that a slow second hits every system
+
+
+class Turn(NamedTuple):
+    """One system's go at one batch: which, under what, and what came out."""
+
+    system: str
+    concurrency: int
+    repeat: int
+    streamed: bool
+    seconds: float
+    cpu_seconds: float  # of the scheduler process: what the work costs, however busy the machine is
+    answers: list[Generation]  # in the order of the prompts
+    rounds: list[dict]  # stage timings of our worker, empty for others
+
+    @property
+    def tokens(self) -> int:
+        """Tokens produced."""
+        return sum(len(answer.token_ids) for answer in self.answers)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the whole batch, prompts included."""
+        return self.tokens / self.seconds
+
+
+class Plan(NamedTuple):
+    """How much is measured."""
+
+    concurrencies: tuple[int, ...]
+    repeats: int  # counted, whole answers: tokens per second
+    streamed: int  # counted, streamed answers: time to first token, inter-token latency
+
+    def turns(self) -> Iterator[tuple[int, int, bool]]:
+        """``(concurrency, repeat, streamed)``; concurrencies alternate so that a slow minute hits all of them."""
+        for repeat in range(max(self.repeats, self.streamed)):
+            for concurrency in self.concurrencies:
+                if repeat < self.repeats:
+                    yield concurrency, repeat, False
+                if repeat < self.streamed:
+                    yield concurrency, repeat, True
+
+
+def take_turn(
+    server: ServerProcess, prompts: Sequence[Prompt], concurrency: int, max_tokens: int, streamed: bool = False
+) -> tuple[float, float, list[Generation]]:
+    """Wall seconds, scheduler's processor seconds and answers of one batch, from an empty radix cache."""
+    server.client.flush_cache()
+    sampling = {"temperature": 0.0, "max_new_tokens": max_tokens}
+    ids = [prompt.token_ids for prompt in prompts]
+    worked, start = server.cpu_seconds(only_schedulers=True), time.perf_counter()
+    answers = server.watched(lambda: server.client.generate_many(ids, concurrency, sampling, streamed))
+    seconds = time.perf_counter() - start
+    return seconds, server.cpu_seconds(only_schedulers=True) - worked, answers
+
+
+def measure(
+    servers: Mapping[str, ServerProcess],
+    prompts: Sequence[Prompt],
+    plan: Plan,
+    max_tokens: int,
+    stage_log: StageLog,
+    progress: Callable[[int, int], None],
+) -> list[Turn]:
+    """Every turn of the plan. The systems' order rotates, so that none is always first; warm-up is not kept."""
+    for server in servers.values():
+        for concurrency in {1, max(plan.concurrencies)}:
+            take_turn(server, prompts[: 2 * concurrency], concurrency, max_tokens)
+    turns, schedule = [], list(plan.turns())
+    order = deque(servers)
+    for number, (concurrency, repeat, streamed) in enumerate(schedule):
+        pieces = {name: [] for name in servers}
+        for part in slices(prompts, SLICE * concurrency):
+            order.rotate()
+            for name in order:
+                mark = stage_log.mark()
+                taken = take_turn(servers[name], part, concurrency, max_tokens, streamed)
+                pieces[name].append((*taken, stage_log.since(mark) if name == "dflash" else []))
+        turns += [_joined(name, concurrency, repeat, streamed, pieces[name]) for name in servers]
+        progress(number + 1, len(schedule))
+    return turns
+
+
+def slices(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
+    """Consecutive parts of about ``size`` prompts, none shorter than ``size`` where there are as many."""
+    count = max(1, len(prompts) // size)
+    edges = [len(prompts) * number // count for number in range(count + 1)]
+    return (prompts[first:last] for first, last in itertools.pairwise(edges))
+
+
+def _joined(name: str, concurrency: int, repeat: int, streamed: bool, pieces: list[tuple]) -> Turn:
+    seconds, cpu_seconds, answers, rounds = zip(*pieces, strict=True)
+    return Turn(
+        name, concurrency, repeat, streamed, sum(seconds), sum(cpu_seconds),
+        list(itertools.chain(*answers)), list(itertools.chain(*rounds)),
+    )  # fmt: skip

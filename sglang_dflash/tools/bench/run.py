@@ -1,0 +1,162 @@
+"""``sglang-dflash bench``: start, measure, compare, print, write."""
+
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from sglang_dflash.errors import DFlashError
+from sglang_dflash.tools.bench.equality import Comparison, compare
+from sglang_dflash.tools.bench.measure import Plan, Turn, measure
+from sglang_dflash.tools.bench.memory import gpu_bytes, peak_bytes
+from sglang_dflash.tools.bench.plot import save_plot
+from sglang_dflash.tools.bench.prompts import Prompt, kinds_in, load_prompts
+from sglang_dflash.tools.bench.provenance import provenance
+from sglang_dflash.tools.bench.report import print_report, ratios
+from sglang_dflash.tools.bench.stages import StageLog
+from sglang_dflash.tools.bench.summary import Cell, repeated_share, summarise
+from sglang_dflash.tools.bench.systems import build_specs, fitting
+from sglang_dflash.tools.pair.kinds import FREE_KINDS
+from sglang_dflash.tools.serve import WORKERS, ServerProcess
+from sglang_dflash.tools.serve.console import make_console, started
+from sglang_dflash.tools.serve.log import log_folder
+from sglang_dflash.tools.serve.spec import accelerator_present
+
+STREAMED_REPEATS = 2
+IDLE_SECONDS = 2.0
+SEED = 20260206  # of the prompts' order
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What the command line asked for."""
+
+    systems: tuple[str, ...]
+    concurrencies: tuple[int, ...]
+    repeats: int
+    kinds: tuple[str, ...] | None  # None: every kind whose answers are a function of the prompt
+    per_kind: int
+    longest: bool
+    prompts: Path
+    max_tokens: int
+    target: str
+    draft: str
+    flags: tuple[str, ...]
+    block_size: int | None
+    stages: bool | None  # None: where timing needs no waiting for the device
+    out: Path
+
+    def __post_init__(self):
+        for name in self.systems:
+            if name not in WORKERS:
+                raise DFlashError("systems", f"has {name!r}", f"use some of {', '.join(WORKERS)}")
+        if min(self.concurrencies) < 1:
+            raise DFlashError("concurrency", "has a value under 1", "give whole numbers from 1")
+
+
+def run_bench(options: BenchOptions) -> bool:
+    """Measure and report; False where the outputs differed."""
+    console = make_console()
+    prompts = _prompts(options)
+    systems = fitting(options.systems)
+    for name in set(options.systems) - set(systems):
+        console.print(f"Not enough memory for {len(options.systems)} servers: without {name}.")
+    stages = not accelerator_present() if options.stages is None else options.stages
+    with log_folder() as folder:
+        stage_log = StageLog(folder / "rounds.jsonl")
+        timings = stage_log.path if stages else None
+        specs = build_specs(systems, options.target, options.draft, options.flags, options.block_size, timings)
+        console.print(f"Starting {len(specs)} servers, {len(prompts)} prompts each turn")
+        with started(specs, console, folder) as servers:
+            origin = provenance()
+            idle = _idle_share(servers)
+            turns = _measure(options, servers, prompts, stage_log, console)
+            judge = servers["plain"].client if "plain" in servers else None
+            comparison = compare(turns, prompts, judge)
+            memory = {
+                name: {"peak_bytes": peak_bytes(server), "gpu_bytes": gpu_bytes(server), "idle_cpu": idle[name]}
+                for name, server in servers.items()
+            }
+            commands = {name: server.command for name, server in servers.items()}
+    cells = summarise(turns)
+    about = origin["machine"]
+    console.print(f"{about['cpu']}, {about['cores']} cores, load average before: {about['load_average'][0]}")
+    print_report(console, cells, comparison, memory)
+    document = {
+        **origin, "servers": commands, "options": _plain_options(options), "seed": SEED,
+        "prompts": [prompt.id for prompt in prompts], "memory": memory,
+        **_results(turns, cells, comparison),
+    }  # fmt: skip
+    _write(console, options, document, cells, comparison)
+    return not comparison.wrong
+
+
+def _prompts(options: BenchOptions) -> list[Prompt]:
+    kinds = options.kinds
+    if kinds is None:
+        kinds = [kind for kind in kinds_in(options.prompts) if kind not in FREE_KINDS]
+    prompts = load_prompts(options.target, options.prompts, kinds, options.per_kind, options.longest)
+    random.Random(SEED).shuffle(prompts)
+    return prompts
+
+
+def _idle_share(servers: Mapping[str, ServerProcess]) -> dict[str, float]:
+    """Processor share that each idle server uses: others would pay for it."""
+    before = {name: server.cpu_seconds() for name, server in servers.items()}
+    time.sleep(IDLE_SECONDS)
+    return {name: (server.cpu_seconds() - before[name]) / IDLE_SECONDS for name, server in servers.items()}
+
+
+def _measure(options, servers, prompts, stage_log, console) -> list[Turn]:
+    plan = Plan(options.concurrencies, options.repeats, min(options.repeats, STREAMED_REPEATS))
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Measuring", total=None)
+        return measure(
+            servers,
+            prompts,
+            plan,
+            options.max_tokens,
+            stage_log,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+
+
+def _plain_options(options: BenchOptions) -> dict:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+
+
+def _results(turns: Sequence[Turn], cells: Sequence[Cell], comparison: Comparison) -> dict:
+    same = not comparison.wrong
+    return {
+        "identical": same,
+        "answers": comparison.answers,
+        "differences": [{**entry._asdict(), "tie": entry.tie} for entry in comparison.differences],
+        "cells": [{**cell._asdict(), "acceptance": cell.acceptance._asdict()} for cell in cells],
+        "ratios": ratios(cells) if same else None,
+        "repeated_4grams": repeated_share(turns[0].answers),
+        "turns": [
+            {
+                "system": turn.system, "concurrency": turn.concurrency, "repeat": turn.repeat,
+                "streamed": turn.streamed, "seconds": turn.seconds, "cpu_seconds": turn.cpu_seconds,
+                "tokens": turn.tokens,
+            }
+            for turn in turns
+        ],
+    }  # fmt: skip
+
+
+def _write(console: Console, options: BenchOptions, document: dict, cells, comparison) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = options.out / document["time"].replace(":", "").replace("+0000", "Z")
+    # Relative paths: a result tells nothing about the folder it was made in.
+    text = json.dumps(document, indent=1, default=str).replace(f"{Path.cwd()}/", "")
+    stem.with_suffix(".json").write_text(text + "\n")
+    machine = document["machine"]
+    title = f"{', '.join(machine['gpus']) or machine['cpu']}; {Path(options.target).name}; commit {document['commit']}"
+    save_plot(cells, stem.with_suffix(".png"), title, not comparison.wrong)
+    console.print(f"Written: {stem}.json and .png")
