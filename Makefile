@@ -29,7 +29,7 @@ bench: setup
 	@$(BIN)/sglang-dflash bench $(ARGS)
 
 lint: setup
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 # Pins what the environment holds now.
 lock:

@@ -73,9 +73,7 @@ def delta_nodes(
     window = _window(q, k, v, gate, ancestors.unsqueeze(1), heads)
     state = states.index_select(0, slots).float()
     outer = window.total.exp().unsqueeze(3)
-    updates = window.solve(
-        window.strength * (window.v - outer * torch.matmul(window.k, state.transpose(2, 3)))
-    )
+    updates = window.solve(window.strength * (window.v - outer * torch.matmul(window.k, state.transpose(2, 3))))
     out = outer * torch.matmul(window.q, state.transpose(2, 3)) + torch.matmul(window.attend, updates)
     decay = gate.decay.exp()
     write_node_states(node_states, state, updates, window.k, decay, window.between, window.total, parents)

@@ -64,9 +64,7 @@ class CpuAttention(AttentionBackend):
         q: [tokens, heads * head_dim]; k, v: [tokens, kv_heads, head_dim] or None; sinks: [heads] or None.
         """
         if any(value is not None for value in unsupported.values()):
-            raise DFlashError(
-                "attention", f"{', '.join(unsupported)} not supported on the CPU platform", "use a GPU"
-            )
+            raise DFlashError("attention", f"{', '.join(unsupported)} not supported on the CPU platform", "use a GPU")
         if save_kv_cache and k is not None:
             self._kv.write(layer, forward_batch.out_cache_loc, k, v)
         return self._all_spans(q.view(-1, layer.tp_q_head_num, layer.qk_head_dim), layer, sinks)

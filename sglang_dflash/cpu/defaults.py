@@ -111,12 +111,7 @@ def overlap_wanted(environ: Mapping[str, str] = os.environ) -> bool:
 def kv_row_bytes(model_config, ranks: int) -> int:
     """Bytes of one token's keys and values over all layers, in one rank."""
     width = model_config.head_dim + (model_config.v_head_dim or model_config.head_dim)
-    return (
-        model_config.num_hidden_layers
-        * model_config.get_num_kv_heads(ranks)
-        * width
-        * model_config.dtype.itemsize
-    )
+    return model_config.num_hidden_layers * model_config.get_num_kv_heads(ranks) * width * model_config.dtype.itemsize
 
 
 def default_kv_tokens(row_bytes: int, ranks: int, free_bytes: int) -> int:
@@ -128,9 +123,7 @@ def default_kv_tokens(row_bytes: int, ranks: int, free_bytes: int) -> int:
 def _only_dflash(server_args, previous) -> None:
     algorithm = resolving_view(server_args).speculative_algorithm
     if algorithm is not None and algorithm.upper() != "DFLASH":
-        raise DFlashError(
-            "--speculative-algorithm", f"{algorithm} does not run on the CPU platform", "use DFLASH"
-        )
+        raise DFlashError("--speculative-algorithm", f"{algorithm} does not run on the CPU platform", "use DFLASH")
     previous(server_args)
 
 

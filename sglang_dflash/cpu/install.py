@@ -25,9 +25,7 @@ def install() -> None:
     aten.register()
     defaults.install()
     linear_arguments.install()
-    replace_triton_helpers(
-        slots.write_row_spans, slots.last_slots, slots.write_extend_rows, slots.pack_front_slots
-    )
+    replace_triton_helpers(slots.write_row_spans, slots.last_slots, slots.write_extend_rows, slots.pack_front_slots)
     replace_dense_projections(operators.dense)
     leave_threads_alone()
     leave_sizes_alone()

@@ -65,11 +65,7 @@ def why_not(model: nn.Module) -> str | None:
         if any(linear.bias is not None for linear in linears[1:]):
             return "biases outside the attention's input"
         rotary = attention.rotary_emb
-        if (
-            type(rotary) not in ROTARY_CLASSES
-            or not rotary.is_neox_style
-            or rotary.rotary_dim != rotary.head_size
-        ):
+        if type(rotary) not in ROTARY_CLASSES or not rotary.is_neox_style or rotary.rotary_dim != rotary.head_size:
             return f"rotary embedding {type(rotary).__name__}"
         norms = (layer.input_layernorm, layer.post_attention_layernorm, attention.q_norm, attention.k_norm)
         if not all(type(norm) is RMSNorm and not norm.cast_x_before_out_mul for norm in norms):

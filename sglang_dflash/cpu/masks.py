@@ -81,7 +81,5 @@ def tree_from_custom_mask(custom_mask: torch.Tensor, seq_lens: torch.Tensor, wid
     kv_lens = seq_lens.long() + width
     before = (torch.cumsum(kv_lens, 0) - kv_lens) * width
     node = torch.arange(width)
-    at = (
-        before[:, None, None] + node[:, None] * kv_lens[:, None, None] + seq_lens.long()[:, None, None] + node
-    )
+    at = before[:, None, None] + node[:, None] * kv_lens[:, None, None] + seq_lens.long()[:, None, None] + node
     return custom_mask.view(-1)[at].bool()

@@ -20,9 +20,7 @@ def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:
     """
     width = x.shape[-1]
     squares = (x * x).view(-1, width)
-    return (
-        torch.addmm(_constant(1, eps), squares, _constant(width, 1 / width)).rsqrt_().view(*x.shape[:-1], 1)
-    )
+    return torch.addmm(_constant(1, eps), squares, _constant(width, 1 / width)).rsqrt_().view(*x.shape[:-1], 1)
 
 
 @cache

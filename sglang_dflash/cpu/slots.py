@@ -7,9 +7,7 @@ token j. All functions are batched; none loops over requests.
 import torch
 
 
-def write_row_spans(
-    req_pool_indices, req_to_token, start_offset, end_offset, out_cache_loc, batch_size
-) -> None:
+def write_row_spans(req_pool_indices, req_to_token, start_offset, end_offset, out_cache_loc, batch_size) -> None:
     """Write ``out_cache_loc`` into columns [start, end) of each request's row.
 
     req_pool_indices, start_offset, end_offset: [bs] int; out_cache_loc: [sum(end - start)] int.
@@ -56,9 +54,7 @@ def last_slots(req_to_token, req_pool_indices_tensor, prefix_lens_tensor) -> tor
     return found.masked_fill(prefix <= 0, -1)
 
 
-def window_slots(
-    *, req_pool_indices, req_to_token, start_offset, end_offset, batch_size, draft_token_num, device
-):
+def window_slots(*, req_pool_indices, req_to_token, start_offset, end_offset, batch_size, draft_token_num, device):
     """Slots of ``draft_token_num`` columns from start on of each request's row: [bs * columns] int64."""
     columns = start_offset.long()[:, None] + torch.arange(draft_token_num)
     return req_to_token[req_pool_indices[:, None], columns].reshape(-1).long()

@@ -125,10 +125,7 @@ def extend_spans(table, rows, prefix_lens: list[int], new_lens: list[int]) -> li
     for length in new_lens:
         firsts.append(firsts[-1] + length)
     whole = len(buckets) == 1
-    return [
-        _ragged_span(table, rows, prefix_lens, new_lens, firsts, members, whole)
-        for members in buckets.values()
-    ]
+    return [_ragged_span(table, rows, prefix_lens, new_lens, firsts, members, whole) for members in buckets.values()]
 
 
 def _ragged_span(table, rows, prefix_lens, new_lens, firsts, members, whole: bool) -> Span:

@@ -18,12 +18,8 @@ class RoundBuffers:
 
     def _allocate(self, capacity: int) -> None:
         self._capacity = capacity
-        self._blocks = [
-            empty_block_inputs(capacity * self._block_size, self._device) for _ in range(_IN_FLIGHT)
-        ]
-        self._acceptances = [
-            empty_acceptance(capacity, self._path_len, self._device) for _ in range(_IN_FLIGHT)
-        ]
+        self._blocks = [empty_block_inputs(capacity * self._block_size, self._device) for _ in range(_IN_FLIGHT)]
+        self._acceptances = [empty_acceptance(capacity, self._path_len, self._device) for _ in range(_IN_FLIGHT)]
 
     def next(self, bs: int) -> tuple[BlockInputs, Acceptance]:
         """Views for a round of ``bs`` requests; valid until the round after the next."""

@@ -39,9 +39,7 @@ class Prefill:
             on_publish(batch.seq_lens)
         hidden = result.logits_output.hidden_states
         if hidden is None:
-            raise DFlashError(
-                "target", "returned no hidden states", "use a target class that captures DFlash layers"
-            )
+            raise DFlashError("target", "returned no hidden states", "use a target class that captures DFlash layers")
         # Not to be copied to the host with the result.
         result.logits_output.hidden_states = None
         self._inject(

@@ -83,9 +83,7 @@ class Round:
 
     def _prepare(self, batch, state: DraftState, prefix_lens: torch.Tensor, block: BlockInputs) -> None:
         rows = self._target_runner.req_to_token_pool.req_to_token
-        self._prepare_block(
-            state.bonus_tokens, prefix_lens, batch.req_pool_indices, rows, self._mask_token_id, block
-        )
+        self._prepare_block(state.bonus_tokens, prefix_lens, batch.req_pool_indices, rows, self._mask_token_id, block)
 
     def _plan(self, batch, state: DraftState, prefix_lens: torch.Tensor, slots: torch.Tensor):
         """The round's KV slots, planned once for draft, verify and injection."""

@@ -71,9 +71,7 @@ class DFlashWorker(BaseSpecWorker):
         for architecture in ARCHITECTURES:
             register_model(architecture, DFlashDraftModel)
         self.draft_parallel_layout = resolve_draft_parallel_layout(
-            model_draft_parallel_spec(
-                target.spec_aux_config.draft_model_config, spec_algorithm=target.spec_algorithm
-            ),
+            model_draft_parallel_spec(target.spec_aux_config.draft_model_config, spec_algorithm=target.spec_algorithm),
             collapse_cp=True,
         )
         with draft_pp_context(), draft_tp_context(self.draft_parallel_layout):
@@ -103,9 +101,7 @@ class DFlashWorker(BaseSpecWorker):
         target = self._target_worker.model_runner
         tokenizer = self._target_worker.tokenizer
         vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
-        self._mask_token_id = mask_token_id(
-            draft_model.draft_config, vocabulary, target.model_config.vocab_size
-        )
+        self._mask_token_id = mask_token_id(draft_model.draft_config, vocabulary, target.model_config.vocab_size)
         row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device))
         ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size)
         draft_model.bind(ends, self.block_size, bundle.resolved_attention_backend)
@@ -148,9 +144,7 @@ class DFlashWorker(BaseSpecWorker):
 
     # --- lifecycle, in the scheduler's order ---
 
-    def alloc_memory_pool(
-        self, memory_pool_config=None, req_to_token_pool=None, token_to_kv_pool_allocator=None
-    ):
+    def alloc_memory_pool(self, memory_pool_config=None, req_to_token_pool=None, token_to_kv_pool_allocator=None):
         """Slots are shared with the target; a windowed draft gets a row table of its own."""
         with draft_tp_context(self.draft_parallel_layout):
             self._draft_worker.alloc_memory_pool(
@@ -162,9 +156,7 @@ class DFlashWorker(BaseSpecWorker):
         self.token_to_kv_pool_allocator = token_to_kv_pool_allocator
         runner = self._draft_runner
         view = (
-            WindowedContext(
-                runner, req_to_token_pool.req_to_token, self.block_size, self._window, self._page_size
-            )
+            WindowedContext(runner, req_to_token_pool.req_to_token, self.block_size, self._window, self._page_size)
             if self._window
             else WholeContext()
         )

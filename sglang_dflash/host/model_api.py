@@ -79,9 +79,7 @@ TOUCHES = (
             "prefix",
         ),
     ),
-    Touch(
-        "sglang.srt.layers.linear:MergedColumnParallelLinear", "draft MLP", _LAYERS, ("output_sizes", "bias")
-    ),
+    Touch("sglang.srt.layers.linear:MergedColumnParallelLinear", "draft MLP", _LAYERS, ("output_sizes", "bias")),
     Touch(
         "sglang.srt.layers.linear:RowParallelLinear",
         "draft output projections",
@@ -112,9 +110,7 @@ TOUCHES = (
         _LAYERS,
         ("num_embeddings", "embedding_dim", "quant_config", "prefix"),
     ),
-    Touch(
-        "sglang.srt.layers.layernorm:GemmaRMSNorm", "norms of drafts trained with 1 + weight", _LAYERS
-    ),
+    Touch("sglang.srt.layers.layernorm:GemmaRMSNorm", "norms of drafts trained with 1 + weight", _LAYERS),
     Touch(
         "sglang.srt.layers.quantization.unquant:UnquantizedLinearMethod",
         "tells plain matrices, which are packed for injection, from quantised ones",

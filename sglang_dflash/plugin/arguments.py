@@ -103,9 +103,7 @@ def _parse_with_successor(parse, option: str, removed: str, successor: str, text
     if text != removed:
         return parse(text)
     # Logging is not set up while arguments are parsed: a warning reaches the terminal all the same.
-    logger.warning(
-        "sglang-dflash: %s %s no longer exists in this SGLang; %s is used", option, removed, successor
-    )
+    logger.warning("sglang-dflash: %s %s no longer exists in this SGLang; %s is used", option, removed, successor)
     return parse(successor)
 
 
@@ -119,9 +117,7 @@ def _move_old_values(_cls, args: argparse.Namespace) -> None:
         value = getattr(args, flag.holder)
         today = getattr(args, flag.field)
         if today not in (fields[flag.field].default, value):
-            raise DFlashError(
-                flag.old, f"is {value}, but its new spelling {flag.new} is {today}", "give one of them"
-            )
+            raise DFlashError(flag.old, f"is {value}, but its new spelling {flag.new} is {today}", "give one of them")
         setattr(args, flag.field, value)
         logger.info("sglang-dflash: %s is spelled %s in this SGLang; %s is used", flag.old, flag.new, value)
 

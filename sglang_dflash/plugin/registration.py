@@ -73,9 +73,7 @@ def _install() -> None:
     HookRegistry.apply_hooks()
     missing = [target for target in HookRegistry._hooks if target not in HookRegistry._patched]
     if missing:
-        raise DFlashError(
-            "sglang", f"hooks did not land on {', '.join(missing)}", "reinstall sglang==" + version
-        )
+        raise DFlashError("sglang", f"hooks did not land on {', '.join(missing)}", "reinstall sglang==" + version)
 
 
 def _row_headroom(original) -> int:
@@ -127,9 +125,7 @@ def _reason_for_builtin(server_args, options) -> str | None:
 
     if options.worker == "builtin":
         return "SGLANG_DFLASH_WORKER=builtin"
-    draft = load_draft_config(
-        server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision
-    )
+    draft = load_draft_config(server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision)
     if draft is not None and draft.unsupported_variant is not None:
         return f"draft variant {draft.unsupported_variant}"
     if get_parallel().attn_dp_enabled:

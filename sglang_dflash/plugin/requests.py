@@ -85,9 +85,7 @@ REFUSALS = (
         _asks_penalty,
         "drop the penalties, or serve without DFLASH",
     ),
-    Refusal(
-        "min_new_tokens", lambda req: req.sampling_params.min_new_tokens, "drop it, or serve without DFLASH"
-    ),
+    Refusal("min_new_tokens", lambda req: req.sampling_params.min_new_tokens, "drop it, or serve without DFLASH"),
     Refusal(
         "constrained decoding (json_schema, regex, ebnf, structural_tag)",
         _asks_grammar,
@@ -95,9 +93,7 @@ REFUSALS = (
     ),
     Refusal("log-probabilities", lambda req: req.return_logprob, "drop logprobs, or serve without DFLASH"),
     Refusal("return_sampling_mask", lambda req: req.return_sampling_mask, "drop it, or serve without DFLASH"),
-    Refusal(
-        "a custom logit processor", lambda req: req.custom_logit_processor, "drop it, or serve without DFLASH"
-    ),
+    Refusal("a custom logit processor", lambda req: req.custom_logit_processor, "drop it, or serve without DFLASH"),
     Refusal("return_hidden_states", lambda req: req.return_hidden_states, "drop it, or serve without DFLASH"),
     Refusal(
         "beam search",
@@ -120,9 +116,7 @@ def _outside_vocabulary(req) -> bool:
 def refusal(req) -> str | None:
     """Why ``req`` is not served, ending with what to do, or None where it is served exactly."""
     if _outside_vocabulary(req):
-        return (
-            f"input_ids hold an id outside the vocabulary of {req.vocab_size}: use the target's tokenizer."
-        )
+        return f"input_ids hold an id outside the vocabulary of {req.vocab_size}: use the target's tokenizer."
     for row in REFUSALS:
         if row.asked(req):
             return f"sglang-dflash does not serve {row.feature} exactly yet: {row.remedy}."
@@ -158,9 +152,7 @@ def _hook_validation() -> None:
     HookRegistry.apply_hooks()
     scheduler = sys.modules.get(SCHEDULER)
     if scheduler is not None and getattr(scheduler.validate_dflash_request, "__wrapped__", None) is None:
-        raise DFlashError(
-            "sglang", f"requests cannot be validated: {VALIDATE} is not hooked", "reinstall SGLang"
-        )
+        raise DFlashError("sglang", f"requests cannot be validated: {VALIDATE} is not hooked", "reinstall SGLang")
 
 
 def _seeded_min_p(req) -> str | None:

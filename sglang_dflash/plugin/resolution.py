@@ -43,9 +43,7 @@ TOUCHES = (
         "never: made for plug-ins",
         ("server_args", "source"),
     ),
-    Touch(
-        "sglang.srt.environ:envs.SGLANG_ENABLE_OVERLAP_PLAN_STREAM", "reported in the log", "SGLang drops it"
-    ),
+    Touch("sglang.srt.environ:envs.SGLANG_ENABLE_OVERLAP_PLAN_STREAM", "reported in the log", "SGLang drops it"),
 )
 
 # Environment flags of earlier SGLang versions: off meant speculation without overlap scheduling.
@@ -81,11 +79,7 @@ def _apply_environment_flags(server_args, previous) -> None:
         declare_resolution(server_args, "sglang_dflash.environment_flags", disable_overlap_schedule=True)
         logger.info("sglang-dflash: %s=0 turns overlap scheduling off (--disable-overlap-schedule)", off[0])
     elif wants:
-        state = (
-            "off, by --disable-overlap-schedule"
-            if cfg.disable_overlap_schedule
-            else "on, as without the flag"
-        )
+        state = "off, by --disable-overlap-schedule" if cfg.disable_overlap_schedule else "on, as without the flag"
         logger.info("sglang-dflash: %s=1: overlap scheduling is %s", " and ".join(wants), state)
 
 
@@ -101,9 +95,7 @@ def _report_plan_stream(cfg) -> None:
     text = os.environ.get(PLAN_STREAM_FLAG)
     if text and flag_value(PLAN_STREAM_FLAG, text):
         effect = "without effect on a CPU" if str(cfg.device).startswith("cpu") else "on, as its name says"
-        logger.info(
-            "sglang-dflash: %s=1: planning rounds on a stream of its own is %s", PLAN_STREAM_FLAG, effect
-        )
+        logger.info("sglang-dflash: %s=1: planning rounds on a stream of its own is %s", PLAN_STREAM_FLAG, effect)
 
 
 def _check_before_speculation(server_args, previous) -> None:

@@ -48,9 +48,7 @@ class PlainAnswers:
         return [self._answers[key] for key in keys]
 
     def _remember(self, missing, answers) -> None:
-        self._answers.update(
-            (ask[:3], answer.token_ids) for ask, answer in zip(missing, answers, strict=True)
-        )
+        self._answers.update((ask[:3], answer.token_ids) for ask, answer in zip(missing, answers, strict=True))
 
 
 def assert_same(plain: PlainAnswers, asks: list[Ask], answers, concurrency: int = 8) -> int:
@@ -60,9 +58,7 @@ def assert_same(plain: PlainAnswers, asks: list[Ask], answers, concurrency: int 
         if want == got.token_ids:
             continue
         at = next((i for i, (a, b) in enumerate(zip(want, got.token_ids, strict=False)) if a != b), None)
-        assert at is not None, (
-            f"{len(got.token_ids)} tokens instead of {len(want)} ({got.meta.get('finish_reason')})"
-        )
+        assert at is not None, f"{len(got.token_ids)} tokens instead of {len(want)} ({got.meta.get('finish_reason')})"
         gap = _gap(plain.client, ask.prompt + want[:at], want[at], got.token_ids[at])
         assert gap < TIE, f"token {at}: {got.token_ids[at]} instead of {want[at]}, {gap:.2e} nats apart"
         ties += 1

@@ -66,10 +66,7 @@ def test_shared_prefixes_come_from_the_cache(server, plain, tokenizer):
 
 def test_requests_join_and_leave_while_others_decode(server, plain, tokenizer):
     rng = random.Random(3)
-    asks = [
-        a._replace(max_new_tokens=rng.choice((1, 2, 7, 30, 90)), ignore_eos=True)
-        for a in questions(tokenizer, 2)
-    ]
+    asks = [a._replace(max_new_tokens=rng.choice((1, 2, 7, 30, 90)), ignore_eos=True) for a in questions(tokenizer, 2)]
     answers = server.client.generate_many([a.prompt for a in asks], 32, [a.sampling() for a in asks])
     assert_same(plain, asks, answers)
     asks = asks[::-1]
@@ -113,9 +110,7 @@ def test_sliding_draft_layers_by_config(servers, pair, plain, tokenizer, tmp_pat
     (folder / "model.safetensors").symlink_to(Path(pair.draft).resolve() / "model.safetensors")
     spec = replace(servers.spec("dflash", "--page-size", 8), draft=str(folder))
     asks = questions(tokenizer, 1) + mixed_lengths(tokenizer, 6, 300, 80, seed=5)
-    answers = servers.get(spec).client.generate_many(
-        [a.prompt for a in asks], 6, [a.sampling() for a in asks]
-    )
+    answers = servers.get(spec).client.generate_many([a.prompt for a in asks], 6, [a.sampling() for a in asks])
     assert_same(plain, asks, answers)
 
 

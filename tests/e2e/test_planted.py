@@ -87,9 +87,7 @@ def test_mixed_commit_lengths_in_one_batch(planted, plain, tokenizer):
 def test_every_commit_length_at_the_last_token(planted, plain, tokenizer):
     # One prefill token and one round: the request ends at every place of its block.
     asks = [
-        ask._replace(max_new_tokens=1 + last)
-        for last in range(1, BLOCK + 1)
-        for ask in _asks(tokenizer, [[BLOCK]], 1)
+        ask._replace(max_new_tokens=1 + last) for last in range(1, BLOCK + 1) for ask in _asks(tokenizer, [[BLOCK]], 1)
     ]
     asks = [a._replace(prompt=a.prompt + (20 + i,)) for i, a in enumerate(asks)]
     answers = _run(planted, plain, asks, concurrency=8)

@@ -63,8 +63,7 @@ def context(pair) -> int:
 def long_asks(tokenizer, context):
     """Answers that take many rounds, whatever the draft guesses."""
     return [
-        Ask(ask.prompt[:60], min(900, context - 100))
-        for ask in mixed_lengths(tokenizer, 6, context // 4, 1, seed=11)
+        Ask(ask.prompt[:60], min(900, context - 100)) for ask in mixed_lengths(tokenizer, 6, context // 4, 1, seed=11)
     ]
 
 
@@ -255,6 +254,4 @@ def test_a_draft_in_an_older_format_is_loaded_as_strictly(servers, pair, tmp_pat
     status, log = ended(servers, draft, tmp_path)
     assert status != 0
     errors = [line for line in log.splitlines() if line.startswith("error: ")]
-    assert errors == [
-        "error: sglang-dflash: draft checkpoint: lacks norm.weight (use the complete checkpoint)"
-    ]
+    assert errors == ["error: sglang-dflash: draft checkpoint: lacks norm.weight (use the complete checkpoint)"]

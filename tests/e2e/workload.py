@@ -17,9 +17,7 @@ def questions(tokenizer, per_kind: int, max_new_tokens: int = 120) -> list[Ask]:
 
 
 def _chat(tokenizer, messages) -> list[int]:
-    return tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=True, return_dict=False
-    )
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
 
 
 def mixed_lengths(tokenizer, count: int, longest_prompt: int, longest_answer: int, seed: int) -> list[Ask]:

@@ -26,9 +26,7 @@ def _gated_delta(**more) -> dict:
     )
 
 
-_EXPERTS = dict(
-    num_experts=8, num_experts_per_tok=2, moe_intermediate_size=48, shared_expert_intermediate_size=48
-)
+_EXPERTS = dict(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=48, shared_expert_intermediate_size=48)
 
 
 def _qwen3_next():

@@ -28,9 +28,7 @@ def delta_loop(q, k, v, decay, strength, parents, state):
     for i, parent in enumerate(parents):
         now = (state if parent < 0 else states[parent]).clone()
         for head in range(v.shape[1]):
-            key, query = (
-                x[i, head // share] / (x[i, head // share].square().sum() + EPS).sqrt() for x in (k, q)
-            )
+            key, query = (x[i, head // share] / (x[i, head // share].square().sum() + EPS).sqrt() for x in (k, q))
             now[head] *= decay[i, head].exp()
             update = strength[i, head] * (v[i, head] - now[head] @ key)
             now[head] += torch.outer(update, key)

@@ -17,17 +17,29 @@ from sglang_dflash.tools.train.packing import RowBatcher
 from sglang_dflash.tools.train.target import TargetRun, TargetTrainer
 
 SIZES = dict(
-    vocab_size=896, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
-    intermediate_size=48, max_position_embeddings=512, pad_token_id=0,
-)  # fmt: skip
+    vocab_size=896,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+    intermediate_size=48,
+    max_position_embeddings=512,
+    pad_token_id=0,
+)
 CONFIGS = {
     "llama": lambda: LlamaConfig(**SIZES),
     "experts": lambda: Qwen3MoeConfig(**SIZES, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2),
     "hybrid": lambda: Qwen3_5TextConfig(
-        **SIZES, layer_types=["linear_attention", "full_attention", "linear_attention"], linear_num_key_heads=1,
-        linear_num_value_heads=2, linear_key_head_dim=8, linear_value_head_dim=8, tie_word_embeddings=True,
+        **SIZES,
+        layer_types=["linear_attention", "full_attention", "linear_attention"],
+        linear_num_key_heads=1,
+        linear_num_value_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        tie_word_embeddings=True,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -63,9 +75,16 @@ def test_a_draft_learns_from_it(config, tmp_path):
     trainer.save()
     export_target(tmp_path / "run", tmp_path / "hf")
     run = DraftRun(
-        tmp_path / "draft", target=str(tmp_path / "hf"), kinds=("words", "refuse"), steps=4, layers=1, tap_count=2,
-        anchors=4, tokens=256, check_prompts=1,
-    )  # fmt: skip
+        tmp_path / "draft",
+        target=str(tmp_path / "hf"),
+        kinds=("words", "refuse"),
+        steps=4,
+        layers=1,
+        tap_count=2,
+        anchors=4,
+        tokens=256,
+        check_prompts=1,
+    )
     draft = DraftTrainer(run)
     draft.run()
     assert draft.step == 4 and (tmp_path / "draft" / "draft" / "model.safetensors").exists()

@@ -95,8 +95,14 @@ def test_sort_sequence_and_counting():
 def test_python_answers_run():
     import operator
 
-    signs = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge, "==": operator.eq,
-             "!=": operator.ne}  # fmt: skip
+    signs = {
+        "<": operator.lt,
+        ">": operator.gt,
+        "<=": operator.le,
+        ">=": operator.ge,
+        "==": operator.eq,
+        "!=": operator.ne,
+    }
     values = [1, 5, 20, 50, 77, 99]
     for e in examples("py"):
         scope = {}
@@ -104,9 +110,12 @@ def test_python_answers_run():
         verb, thing, sign, n = e.key
         kept = [v for v in values if signs[sign](v, n)]
         expected = {
-            "count": len(kept), "sum": sum(kept), "keep": kept, "double": [2 * v for v in kept],
+            "count": len(kept),
+            "sum": sum(kept),
+            "keep": kept,
+            "double": [2 * v for v in kept],
             "find": kept[0] if kept else None,
-        }[verb]  # fmt: skip
+        }[verb]
         assert scope[f"{verb}_{thing}"](values) == expected
 
 

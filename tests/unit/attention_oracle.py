@@ -72,9 +72,7 @@ class Batch:
 
     def forward_batch(self, mode: str, spec_info=None, depths=None):
         new_columns = [list(range(p, p + n)) for p, n in zip(self.prefix_lens, self.new_lens, strict=True)]
-        locations = torch.cat(
-            [self.table[r, c] for r, c in zip(self.rows.tolist(), new_columns, strict=True)]
-        )
+        locations = torch.cat([self.table[r, c] for r, c in zip(self.rows.tolist(), new_columns, strict=True)])
         kv_lens = [p + n for p, n in zip(self.prefix_lens, self.new_lens, strict=True)]
         steps = [depths or range(n) for n in self.new_lens]
         positions = [p + d for p, step in zip(self.prefix_lens, steps, strict=True) for d in step]
@@ -109,9 +107,7 @@ class Batch:
                 seen = [sees(i, j, start, start + n, causal, window, tree, depths) for j in range(start + n)]
                 if images is not None and window >= 0:
                     first, last = images[token]
-                    seen = [
-                        see or (first <= j <= last and j >= start + i - window) for j, see in enumerate(seen)
-                    ]
+                    seen = [see or (first <= j <= last and j >= start + i - window) for j, see in enumerate(seen)]
                 for head in range(layer.tp_q_head_num):
                     q = self.q[token].view(layer.tp_q_head_num, -1)[head]
                     sink = float(sinks[head]) if sinks is not None else None

@@ -26,20 +26,23 @@ TAPS = [0, 2]
 def tiny(**fields: Any) -> dict[str, Any]:
     """A small draft; its three layers fit every kind."""
     own = {"mask_token_id": 3, "target_layer_ids": TAPS} | (fields.pop("dflash_config", None) or {})
-    return plain(
-        hidden_size=HIDDEN,
-        intermediate_size=40,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV_HEADS,
-        head_dim=HEAD_DIM,
-        vocab_size=VOCAB,
-        max_position_embeddings=128,
-        block_size=BLOCK,
-        num_target_layers=4,
-        rope_theta=10000.0,
-        dflash_config=own,
-    ) | fields
+    return (
+        plain(
+            hidden_size=HIDDEN,
+            intermediate_size=40,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            num_key_value_heads=KV_HEADS,
+            head_dim=HEAD_DIM,
+            vocab_size=VOCAB,
+            max_position_embeddings=128,
+            block_size=BLOCK,
+            num_target_layers=4,
+            rope_theta=10000.0,
+            dflash_config=own,
+        )
+        | fields
+    )
 
 
 _SLIDING = {"layer_types": ["sliding_attention"] * LAYERS, "sliding_window": 7, "use_sliding_window": True}

@@ -18,9 +18,7 @@ class Outcome(NamedTuple):
 
 def environment() -> dict[str, str]:
     """This process's environment without SGLang's switches, on the CPU platform, off the network."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SGLANG_", "PYTHONDONT"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SGLANG_", "PYTHONDONT"))}
     return kept | {"SGLANG_DFLASH_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 
 

@@ -83,15 +83,13 @@ COMMANDS = {
     "Qwen3-8B, maintainers": dflash(
         "Qwen/Qwen3-8B",
         "z-lab/Qwen3-8B-DFlash-b16",
-        "--speculative-num-draft-tokens 16 --tp-size 1 --attention-backend flashinfer "
-        "--mem-fraction-static 0.75",
+        "--speculative-num-draft-tokens 16 --tp-size 1 --attention-backend flashinfer --mem-fraction-static 0.75",
         attention_backend="flashinfer",
     ),
     "Qwen3-8B, fastest": dflash(
         "Qwen/Qwen3-8B",
         "z-lab/Qwen3-8B-DFlash-b16",
-        "--speculative-num-draft-tokens 16 --attention-backend trtllm_mha "
-        "--speculative-draft-attention-backend fa4",
+        "--speculative-num-draft-tokens 16 --attention-backend trtllm_mha --speculative-draft-attention-backend fa4",
         speculative_draft_attention_backend="fa4",
     ),
     "Qwen3.5-397B-A17B, blog": dflash(

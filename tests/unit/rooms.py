@@ -56,9 +56,7 @@ class Pool:
 
     start_layer, store_dtype, dtype = 0, torch.float32, torch.float32
 
-    def __init__(
-        self, layers: int = LAYERS, slots: int = 40, heads: int = KV_HEADS, head_dim: int = HEAD_DIM
-    ):
+    def __init__(self, layers: int = LAYERS, slots: int = 40, heads: int = KV_HEADS, head_dim: int = HEAD_DIM):
         self.layer_num = layers
         self.keys = [torch.randn(slots, heads, head_dim) for _ in range(layers)]
         self.values = [torch.randn(slots, heads, head_dim) for _ in range(layers)]

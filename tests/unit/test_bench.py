@@ -149,8 +149,13 @@ class TestSystems:
 class TestPlan:
     def test_concurrencies_alternate(self):
         assert list(Plan((1, 4), 2, 1).turns()) == [
-            (1, 0, False), (1, 0, True), (4, 0, False), (4, 0, True), (1, 1, False), (4, 1, False),
-        ]  # fmt: skip
+            (1, 0, False),
+            (1, 0, True),
+            (4, 0, False),
+            (4, 0, True),
+            (1, 1, False),
+            (4, 1, False),
+        ]
 
 
 class TestPrompts:

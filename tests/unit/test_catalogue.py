@@ -74,14 +74,33 @@ def test_a_script_runs_the_catalogues_command(entry, generation):
 
 def test_a_script_is_overridden_by_the_environment():
     words = dry_run(
-        "qwen3-coder-next", GPU="9.0", MODEL="/m", DRAFT="/d", BLOCK_SIZE="5", TP="2", CONTEXT="100", MEMORY="0.5",
-        ATTENTION="a", DRAFT_ATTENTION="b", PAGE_SIZE="3", HOST="h", PORT="9",
-    )  # fmt: skip
+        "qwen3-coder-next",
+        GPU="9.0",
+        MODEL="/m",
+        DRAFT="/d",
+        BLOCK_SIZE="5",
+        TP="2",
+        CONTEXT="100",
+        MEMORY="0.5",
+        ATTENTION="a",
+        DRAFT_ATTENTION="b",
+        PAGE_SIZE="3",
+        HOST="h",
+        PORT="9",
+    )
     expected = {
-        "--model-path": "/m", "--speculative-draft-model-path": "/d", "--speculative-num-draft-tokens": "5",
-        "--tp-size": "2", "--context-length": "100", "--mem-fraction-static": "0.5", "--attention-backend": "a",
-        "--speculative-draft-attention-backend": "b", "--page-size": "3", "--host": "h", "--port": "9",
-    }  # fmt: skip
+        "--model-path": "/m",
+        "--speculative-draft-model-path": "/d",
+        "--speculative-num-draft-tokens": "5",
+        "--tp-size": "2",
+        "--context-length": "100",
+        "--mem-fraction-static": "0.5",
+        "--attention-backend": "a",
+        "--speculative-draft-attention-backend": "b",
+        "--page-size": "3",
+        "--host": "h",
+        "--port": "9",
+    }
     assert {flag: words[words.index(flag) + 1] for flag in expected} == expected
 
 

@@ -108,9 +108,7 @@ def test_looped_targets_count_every_loop():
 
 
 def tiny_tensors(raw=TINY) -> dict[str, TensorInfo]:
-    return {
-        name: TensorInfo("BF16", shape) for name, shape in expected_tensors(parse_draft_config(raw)).items()
-    }
+    return {name: TensorInfo("BF16", shape) for name, shape in expected_tensors(parse_draft_config(raw)).items()}
 
 
 def test_names_and_shapes_of_a_published_checkpoint():

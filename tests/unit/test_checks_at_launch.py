@@ -111,9 +111,7 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("launch")
     (root / "target").mkdir()
     (root / "target" / "config.json").write_text(json.dumps(TARGET))
-    weights = {
-        name: torch.zeros(shape) for name, shape in expected_tensors(parse_draft_config(DRAFT)).items()
-    }
+    weights = {name: torch.zeros(shape) for name, shape in expected_tensors(parse_draft_config(DRAFT)).items()}
     for i, (changes, *_) in enumerate(CASES.values()):
         folder = root / f"draft{i}"
         folder.mkdir()
@@ -172,9 +170,7 @@ def test_old_environment_flags_do_what_they_say_or_the_log_tells(outcomes):
     on = outcomes["overlap on by old flags"]
     assert on.fields["disable_overlap_schedule"] is False
     assert any("SGLANG_ENABLE_SPEC_V2" in line and "overlap scheduling is on" in line for line in on.log)
-    assert any(
-        "SGLANG_ENABLE_OVERLAP_PLAN_STREAM=1" in line and "without effect on a CPU" in line for line in on.log
-    )
+    assert any("SGLANG_ENABLE_OVERLAP_PLAN_STREAM=1" in line and "without effect on a CPU" in line for line in on.log)
 
 
 def test_the_server_ends_with_one_line(folders):

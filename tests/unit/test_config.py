@@ -29,9 +29,7 @@ def test_published_drafts_are_told_apart(name):
     assert parse_draft_config(raw).unsupported_variant == variant
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, (_, variant) in published_drafts.ALL.items() if variant is None]
-)
+@pytest.mark.parametrize("name", [name for name, (_, variant) in published_drafts.ALL.items() if variant is None])
 def test_a_config_read_by_transformers_means_the_same(name):
     raw = published_drafts.ALL[name][0]
     seen = from_speculators(raw) if is_speculators(raw) else dict(raw)
@@ -86,9 +84,7 @@ def test_own_fields_at_the_top_level_or_nested():
 @pytest.mark.parametrize("kind", ["type", "rope_type"])
 def test_rope_scaling_in_all_spellings(key, kind):
     scaling = {kind: "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}
-    raw = plain(
-        **{key: scaling | ({"rope_theta": 150000} if key == "rope_parameters" else {})}, rope_theta=150000
-    )
+    raw = plain(**{key: scaling | ({"rope_theta": 150000} if key == "rope_parameters" else {})}, rope_theta=150000)
     draft = parse_draft_config(raw)
     assert draft.rope.theta == 150000
     assert draft.rope.scaling == {

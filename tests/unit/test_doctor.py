@@ -68,10 +68,15 @@ def test_published_layer_ids_are_not_taken_for_mistakes(entry):
 
     def names(ids, known):
         raw = {
-            "architectures": ["DFlashDraftModel"], "hidden_size": entry.hidden_size, "num_attention_heads": 8,
-            "num_hidden_layers": 5, "intermediate_size": 64, "head_dim": 64, "block_size": 16,
+            "architectures": ["DFlashDraftModel"],
+            "hidden_size": entry.hidden_size,
+            "num_attention_heads": 8,
+            "num_hidden_layers": 5,
+            "intermediate_size": 64,
+            "head_dim": 64,
+            "block_size": 16,
             "dflash_config": {"target_layer_ids": list(ids), "mask_token_id": 1},
-        }  # fmt: skip
+        }
         case = Case(target, parse_draft_config(raw), raw, "", target_entry=known, draft_entry=entry)
         return [finding.name for finding in wiring_findings(case)]
 

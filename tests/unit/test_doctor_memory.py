@@ -150,10 +150,16 @@ def test_state_sizes_are_sglangs():
 def hybrid_case(**plan) -> Case:
     target = completed({"model_type": "qwen3_5_text", "dtype": "bfloat16"})
     raw = {
-        "architectures": ["DFlashDraftModel"], "hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 5,
-        "num_key_value_heads": 8, "intermediate_size": 12288, "head_dim": 128, "block_size": 16,
+        "architectures": ["DFlashDraftModel"],
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 5,
+        "num_key_value_heads": 8,
+        "intermediate_size": 12288,
+        "head_dim": 128,
+        "block_size": 16,
         "dflash_config": {"mask_token_id": 248070, "target_layer_ids": [1, 8, 15, 22, 29]},
-    }  # fmt: skip
+    }
     return Case(target, parse_draft_config(raw), raw, "", Plan(**plan))
 
 

@@ -16,14 +16,10 @@ class Plan:
     """Remembers what it was asked to narrow to."""
 
     def reads_from(self, source, *, seq_lens, seq_lens_cpu, read_extent):
-        return SimpleNamespace(
-            source=source, seq_lens=seq_lens, seq_lens_cpu=seq_lens_cpu, read_extent=read_extent
-        )
+        return SimpleNamespace(source=source, seq_lens=seq_lens, seq_lens_cpu=seq_lens_cpu, read_extent=read_extent)
 
 
-def expected_row(
-    target_row: list[int], prefix: int, block: int, window: int, page: int
-) -> tuple[int, list[int]]:
+def expected_row(target_row: list[int], prefix: int, block: int, window: int, page: int) -> tuple[int, list[int]]:
     """Visible context length, and the slots of it and of the block, by the rule in words."""
     start = max(0, prefix - window)
     while start % page:
@@ -74,16 +70,12 @@ def test_past_the_end_of_a_row_nothing_is_read_beyond_the_table():
     target_rows = torch.arange(1, 21, dtype=torch.int32).view(1, 20)
     own = torch.zeros(1, 12, dtype=torch.int32)
     view = WindowedContext(runner(rows=own), target_rows, 4, 8, 1)
-    reads = view.reads(
-        Plan(), torch.tensor([0]), torch.tensor([16]), None, torch.tensor([20], dtype=torch.int32)
-    )
+    reads = view.reads(Plan(), torch.tensor([0]), torch.tensor([16]), None, torch.tensor([20], dtype=torch.int32))
     assert own[0].tolist() == list(range(9, 21))
     # A short context near the end of the table: the columns behind the block repeat the last one.
     short = torch.arange(1, 8, dtype=torch.int32).view(1, 7)
     view = WindowedContext(runner(rows=own), short, 4, 8, 1)
-    reads = view.reads(
-        Plan(), torch.tensor([0]), torch.tensor([3]), None, torch.tensor([7], dtype=torch.int32)
-    )
+    reads = view.reads(Plan(), torch.tensor([0]), torch.tensor([3]), None, torch.tensor([7], dtype=torch.int32))
     assert reads.prefix_lens.tolist() == [3]
     assert own[0].tolist() == [1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7, 7]
 

@@ -34,9 +34,7 @@ def test_prefixed_names_and_the_targets_ends_are_accepted():
     assert torch.equal(model.fc.weight, checkpoint()["fc.weight"])
 
 
-@pytest.mark.parametrize(
-    "name", ["fc.weight", "layers.1.self_attn.k_proj.weight", "layers.2.mlp.up_proj.weight"]
-)
+@pytest.mark.parametrize("name", ["fc.weight", "layers.1.self_attn.k_proj.weight", "layers.2.mlp.up_proj.weight"])
 def test_a_missing_tensor_is_named(name):
     tensors = checkpoint()
     del tensors[name]
@@ -44,9 +42,7 @@ def test_a_missing_tensor_is_named(name):
         unloaded_draft().load_weights(tensors.items())
 
 
-@pytest.mark.parametrize(
-    "name", ["layers.3.mlp.up_proj.weight", "layers.0.self_attn.q_proj.bias", "selector.weight"]
-)
+@pytest.mark.parametrize("name", ["layers.3.mlp.up_proj.weight", "layers.0.self_attn.q_proj.bias", "selector.weight"])
 def test_an_unknown_tensor_is_named(name):
     with pytest.raises(DFlashError, match=f"^draft tensor {name}: is unknown"):
         unloaded_draft().load_weights((checkpoint() | {name: torch.zeros(3)}).items())

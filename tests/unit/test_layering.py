@@ -88,9 +88,7 @@ def test_kernels_at_the_root_is_hugging_faces():
 
 @pytest.mark.parametrize("module", IMPORTS_NOTHING_HEAVY)
 def test_light_modules_stay_light(module):
-    code = (
-        f"import sys, {module}; print([m for m in ('torch', 'sglang', 'transformers') if m in sys.modules])"
-    )
+    code = f"import sys, {module}; print([m for m in ('torch', 'sglang', 'transformers') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.stdout.strip() == "[]", run.stderr
 
@@ -126,9 +124,7 @@ def test_public_names_keep_to_the_glossary(path):
 
 
 # Traces of the machine that the code was written on.
-TRACES = re.compile(
-    r"/(?:work|root|home)/\w|\bshared/(?:reference|prototype|gpukit)|pypi\.(?!org)|\bsub-?agent"
-)
+TRACES = re.compile(r"/(?:work|root|home)/\w|\bshared/(?:reference|prototype|gpukit)|pypi\.(?!org)|\bsub-?agent")
 
 
 def test_no_traces_of_a_workplace():

@@ -27,9 +27,7 @@ HYBRID = PLAIN | dict(
     linear_key_head_dim=16,
     linear_value_head_dim=8,
 )
-SHORT_CONV = PLAIN | dict(
-    architectures=["Lfm2ForCausalLM"], model_type="lfm2", layer_types=["conv", "full_attention"]
-)
+SHORT_CONV = PLAIN | dict(architectures=["Lfm2ForCausalLM"], model_type="lfm2", layer_types=["conv", "full_attention"])
 
 
 @pytest.fixture(scope="module")

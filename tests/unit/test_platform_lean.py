@@ -81,9 +81,7 @@ def as_sglang_s(reference) -> SimpleNamespace:
                     head_dim=16,
                     attn=sizes,
                 ),
-                mlp=SimpleNamespace(
-                    gate_up_proj=linear(mlp.gate_proj, mlp.up_proj), down_proj=linear(mlp.down_proj)
-                ),
+                mlp=SimpleNamespace(gate_up_proj=linear(mlp.gate_proj, mlp.up_proj), down_proj=linear(mlp.down_proj)),
                 input_layernorm=SimpleNamespace(
                     weight=layer.input_layernorm.weight, variance_epsilon=config.rms_norm_eps
                 ),
@@ -135,9 +133,7 @@ class Server:
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
-@pytest.mark.parametrize(
-    "dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 0.15)], ids=["fp32", "bf16"]
-)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 0.15)], ids=["fp32", "bf16"])
 def test_prefill_decode_and_verify_equal_transformers(dtype, tolerance, bias, monkeypatch):
     reference = reference_of(config_of(bias), dtype)
     server = Server(reference, dtype, monkeypatch)

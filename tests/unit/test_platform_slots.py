@@ -22,9 +22,7 @@ def test_write_row_spans(bs):
     starts = [rng.randrange(30) for _ in rows]
     ends = [start + rng.choice([0, 1, 5, 10]) for start in starts]
     ends[0] = starts[0] + 3
-    values = list(
-        range(5000, 5000 + sum(e - s for s, e in zip(starts, ends, strict=True)) + 4)
-    )  # a tail is left over
+    values = list(range(5000, 5000 + sum(e - s for s, e in zip(starts, ends, strict=True)) + 4))  # a tail is left over
     at = 0
     for row, start, end in zip(rows, starts, ends, strict=True):
         for column in range(start, end):
@@ -81,9 +79,7 @@ def test_window_slots(width):
         draft_token_num=width,
         device="cpu",
     )
-    expected = [
-        int(table[r, s + i]) for r, s in zip(rows.tolist(), start.tolist(), strict=True) for i in range(width)
-    ]
+    expected = [int(table[r, s + i]) for r, s in zip(rows.tolist(), start.tolist(), strict=True) for i in range(width)]
     assert got.tolist() == expected and got.dtype == torch.int64
 
 

@@ -38,9 +38,7 @@ def outcomes():
     """Every command of this module, parsed in one process."""
     base = "--model-path x --speculative-algorithm DFLASH "
     cases = {name: (published.flags.split(), published.environment) for name, published in COMMANDS.items()}
-    cases |= {
-        text: ((base + text).split(), {}) for text in (CONFLICT, AGREEMENT, "--mamba-scheduler-strategy x")
-    }
+    cases |= {text: ((base + text).split(), {}) for text in (CONFLICT, AGREEMENT, "--mamba-scheduler-strategy x")}
     cases |= {script: (dry_run(script, "--port", "12345"), {}) for script in SCRIPTS}
     return dict(zip(cases, launch(list(cases.values()), resolve=False), strict=True))
 
@@ -66,16 +64,11 @@ def test_every_old_spelling_is_noted_in_one_line(outcomes, name):
 def test_old_and_new_spelling_must_agree(outcomes):
     assert outcomes[AGREEMENT].fields["speculative_draft_window_size"] == 4096
     error = outcomes[CONFLICT].error
-    assert (
-        "--speculative-dflash-draft-window-size: is 4096" in error and "2048" in error and "\n" not in error
-    )
+    assert "--speculative-dflash-draft-window-size: is 4096" in error and "2048" in error and "\n" not in error
 
 
 def test_an_unknown_value_of_an_old_spelling_is_refused(outcomes):
-    assert (
-        "argument --mamba-scheduler-strategy: invalid choice: 'x'"
-        in outcomes["--mamba-scheduler-strategy x"].error
-    )
+    assert "argument --mamba-scheduler-strategy: invalid choice: 'x'" in outcomes["--mamba-scheduler-strategy x"].error
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

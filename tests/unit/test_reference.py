@@ -37,12 +37,10 @@ class Setup:
         tokenizer = AutoTokenizer.from_pretrained(target_folder)
         per_kind = -(-PROMPTS // len(HELDOUT_KINDS))
         self.prompts = [
-            tokenizer.apply_chat_template(
-                record["messages"], add_generation_prompt=True, return_dict=False
-            )
+            tokenizer.apply_chat_template(record["messages"], add_generation_prompt=True, return_dict=False)
             for kind in HELDOUT_KINDS
             for record in build_records(kind)[:per_kind]
-        ]  # fmt: skip
+        ]
 
 
 @pytest.fixture(scope="module")

@@ -108,9 +108,7 @@ def test_what_we_do_not_implement_runs_on_the_builtin_worker_and_the_log_says_wh
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_plain_pair_runs_on_ours_and_the_log_has_both_versions(
-    monkeypatch, caplog, server_args, tmp_path, target
-):
+def test_a_plain_pair_runs_on_ours_and_the_log_has_both_versions(monkeypatch, caplog, server_args, tmp_path, target):
     caplog.set_level(logging.INFO, "sglang_dflash")
     monkeypatch.delenv("SGLANG_DFLASH_WORKER", raising=False)
     from sglang_dflash import __version__
@@ -161,9 +159,7 @@ print("serving with the built-in worker")
 
 
 def test_sglang_does_not_get_to_swallow_it():
-    run = subprocess.run(
-        [sys.executable, "-c", BROKEN], env=environment(), capture_output=True, text=True, timeout=600
-    )
+    run = subprocess.run([sys.executable, "-c", BROKEN], env=environment(), capture_output=True, text=True, timeout=600)
     assert run.returncode == 2 and "serving" not in run.stdout
     lines = [line for line in run.stderr.splitlines() if line.startswith("error:")]
     assert lines == [

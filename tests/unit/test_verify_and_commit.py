@@ -47,9 +47,7 @@ def test_the_chain_unless_another_proposer_is_named():
 def test_a_proposer_that_cannot_be_made_is_named(name):
     with pytest.raises(DFlashError) as caught:
         build_proposer(name, 6, CPU)
-    assert str(caught.value).startswith(f"SGLANG_DFLASH_PROPOSER: {name}: ") and "module:Class" in str(
-        caught.value
-    )
+    assert str(caught.value).startswith(f"SGLANG_DFLASH_PROPOSER: {name}: ") and "module:Class" in str(caught.value)
 
 
 def test_a_chain_is_the_anchor_and_the_drafts():
@@ -114,9 +112,7 @@ def test_sampling_sees_one_row_of_parameters_per_node():
     info = sampling_info(bs, vocab, greedy=False, logit_bias=bias)
     sampler, logits, positions = Sampler(), torch.randn(bs * width, vocab), torch.arange(bs * width)
     chosen = TargetChoice(SimpleNamespace(sampler=sampler))(logits.clone(), positions, info, width)
-    assert (
-        chosen.dtype == torch.int64 and chosen.tolist() == torch.arange(bs * width).view(bs, width).tolist()
-    )
+    assert chosen.dtype == torch.int64 and chosen.tolist() == torch.arange(bs * width).view(bs, width).tolist()
     for name in ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed"):
         of_requests, of_nodes = getattr(info, name), getattr(sampler.info, name)
         assert of_nodes.shape == (bs * width, *of_requests.shape[1:]) and of_nodes.dtype == of_requests.dtype
@@ -185,9 +181,7 @@ def test_a_tree_path_is_moved_to_the_front_of_its_window(seed):
             assert features.slots[row] == slots[b, at]
             for buffer, old in zip(pool.keys + pool.values, before, strict=True):
                 assert torch.equal(buffer[slots[b, at]], old[slots[b, node]])
-    untouched = set(range(40)) - {
-        slots[b, at].item() for b, path in enumerate(paths) for at in range(len(path))
-    }
+    untouched = set(range(40)) - {slots[b, at].item() for b, path in enumerate(paths) for at in range(len(path))}
     for buffer, old in zip(pool.keys + pool.values, before, strict=True):
         assert torch.equal(buffer[sorted(untouched)], old[sorted(untouched)])
 

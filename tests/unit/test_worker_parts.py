@@ -64,9 +64,7 @@ def test_growing_leaves_the_views_in_flight_alone():
     [([0], [5]), ([3], [1]), ([0, 7, 2], [4, 1, 3]), ([5, 0, 9], [0, 2, 0]), ([1, 2], [0, 0]), ([], [])],
 )
 def test_positions_of_extended_tokens(prefix_lens, extend_lens):
-    expected = [
-        start + i for start, count in zip(prefix_lens, extend_lens, strict=True) for i in range(count)
-    ]
+    expected = [start + i for start, count in zip(prefix_lens, extend_lens, strict=True) for i in range(count)]
     positions = extend_positions(prefix_lens, extend_lens, CPU)
     assert positions.dtype == torch.int64 and positions.tolist() == expected
 
@@ -137,8 +135,14 @@ def test_a_known_sequence_of_operations_is_counted():
     counts, operations = counts_of(run)
     assert counts == {"worker": {"launches": 8, "allocations": 6, "copies": 3, "syncs": 1}}
     assert operations["worker"] == {
-        "add": 2, "mul_": 1, "clone": 1, "copy_": 1, "_to_copy": 1, "cat": 1, "sum": 1,
-    }  # fmt: skip
+        "add": 2,
+        "mul_": 1,
+        "clone": 1,
+        "copy_": 1,
+        "_to_copy": 1,
+        "cat": 1,
+        "sum": 1,
+    }
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,7 @@ def read_tensors(folder: Path) -> dict[str, TensorInfo] | None:
     for path in _files(folder):
         for name, info in _header(path).items():
             if name in found:
-                raise DFlashError(
-                    f"draft tensor {name}", f"is stored again in {path.name}", "keep it in one file"
-                )
+                raise DFlashError(f"draft tensor {name}", f"is stored again in {path.name}", "keep it in one file")
             found[name] = info
     return found or None
 
@@ -76,9 +74,7 @@ def _check_one(name: str, info: TensorInfo, shape: tuple[int, ...] | None) -> No
             "check the draft's config.json",
         )
     if info.dtype not in _DTYPES and not name.endswith(_INTEGERS):
-        raise DFlashError(
-            f"draft tensor {name}", f"is of type {info.dtype}", f"use one of {', '.join(_DTYPES)}"
-        )
+        raise DFlashError(f"draft tensor {name}", f"is of type {info.dtype}", f"use one of {', '.join(_DTYPES)}")
 
 
 def _named(names: Iterable[str], limit: int = 3) -> str:
@@ -105,17 +101,13 @@ def _header(path: Path) -> dict[str, TensorInfo]:
                 raise ValueError(f"header length {length}")
             raw = json.loads(file.read(length))
             entries = {
-                name: TensorInfo(e["dtype"], tuple(e["shape"]))
-                for name, e in raw.items()
-                if name != "__metadata__"
+                name: TensorInfo(e["dtype"], tuple(e["shape"])) for name, e in raw.items() if name != "__metadata__"
             }
             end = max((e["data_offsets"][1] for name, e in raw.items() if name != "__metadata__"), default=0)
         if path.stat().st_size != 8 + length + end:
             raise ValueError(f"{path.stat().st_size} bytes where the header announces {8 + length + end}")
     except FileNotFoundError:
-        raise DFlashError(
-            "draft checkpoint", f"lacks the file {path.name}", "use the complete checkpoint"
-        ) from None
+        raise DFlashError("draft checkpoint", f"lacks the file {path.name}", "use the complete checkpoint") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DFlashError("draft checkpoint", f"{path.name} is damaged: {error}", "fetch it again") from None
     return entries

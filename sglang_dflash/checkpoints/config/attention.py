@@ -61,9 +61,7 @@ def _of_one_kind(parameters: Mapping[str, Any], types: set[str]) -> Mapping[str,
     if not per_kind:
         return parameters
     if any(one != per_kind[0] for one in per_kind):
-        raise DFlashError(
-            "draft rope_parameters", "differ between kinds of layers", "use a draft with one rope"
-        )
+        raise DFlashError("draft rope_parameters", "differ between kinds of layers", "use a draft with one rope")
     return per_kind[0]
 
 
@@ -99,9 +97,7 @@ def _types(fields: Fields, num_layers: int) -> list[str]:
         first = text.get("max_window_layers", 28) if slides else num_layers
         types = [_FULL if i < first else _SLIDING for i in range(num_layers)]
     if not isinstance(types, (list, tuple)) or len(types) != num_layers:
-        raise DFlashError(
-            "draft layer_types", f"is {types!r}, not one type for each of {num_layers} layers", FIX
-        )
+        raise DFlashError("draft layer_types", f"is {types!r}, not one type for each of {num_layers} layers", FIX)
     return list(types)
 
 

@@ -109,9 +109,7 @@ def spaced_layer_ids(num_target_layers: int, count: int) -> tuple[int, ...]:
     return tuple(round(first + (last - first) * i / (count - 1)) for i in range(count))
 
 
-def load_draft_config(
-    source: str | Path | Mapping[str, Any], revision: str | None = None
-) -> DraftConfig | None:
+def load_draft_config(source: str | Path | Mapping[str, Any], revision: str | None = None) -> DraftConfig | None:
     """The config of a draft given as a dict, a folder or a Hugging Face id.
 
     None where an id's config.json is not on this machine: it is fetched later, and checked then.

@@ -47,9 +47,7 @@ def read_json(path: Path, field: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError:
-        raise DFlashError(
-            field, f"has no {path.name} in {path.parent}", "point it to a checkpoint folder"
-        ) from None
+        raise DFlashError(field, f"has no {path.name} in {path.parent}", "point it to a checkpoint folder") from None
     except ValueError as error:
         raise DFlashError(field, f"{path} is not valid json: {error}", "restore the file") from None
     if not isinstance(value, dict):

@@ -25,13 +25,9 @@ TOUCHES = (
         "never: public",
         ("name",),
     ),
-    Touch(
-        "sglang.srt.arg_groups.overrides:declare_resolution", "writes a default", "never: public", ("source",)
-    ),
+    Touch("sglang.srt.arg_groups.overrides:declare_resolution", "writes a default", "never: public", ("source",)),
     Touch("sglang.srt.arg_groups.overrides:resolving_view", "reads what the user gave", "never: public"),
-    Touch(
-        "sglang.srt.arg_groups.platform_hook:handle_cpu_backends", "wrapped: would choose intel_amx", _HOOKS
-    ),
+    Touch("sglang.srt.arg_groups.platform_hook:handle_cpu_backends", "wrapped: would choose intel_amx", _HOOKS),
     Touch("sglang.srt.arg_groups.cuda_graph_hook:handle_cuda_graph_config", "wrapped: graphs off", _HOOKS),
     Touch(
         "sglang.srt.arg_groups.model_hook:handle_model_specific_adjustments",
@@ -43,16 +39,10 @@ TOUCHES = (
         "wrapped: dtype of the checkpoint",
         _HOOKS,
     ),
-    Touch(
-        "sglang.srt.arg_groups.platform_hook:handle_platform_defaults", "wrapped: sizes of the pools", _HOOKS
-    ),
-    Touch(
-        "sglang.srt.arg_groups.model_override_base:model_config_of", "sizes of the model's KV rows", _HOOKS
-    ),
+    Touch("sglang.srt.arg_groups.platform_hook:handle_platform_defaults", "wrapped: sizes of the pools", _HOOKS),
+    Touch("sglang.srt.arg_groups.model_override_base:model_config_of", "sizes of the model's KV rows", _HOOKS),
     Touch("sglang.srt.utils.hf_transformers_utils:get_config", "the checkpoint's dtype", "never: public"),
-    Touch(
-        "sglang.srt.arg_groups.choices:add_attention_backend_choices", "names our backend", "never: public"
-    ),
+    Touch("sglang.srt.arg_groups.choices:add_attention_backend_choices", "names our backend", "never: public"),
     Touch(
         "sglang.srt.arg_groups.choices:add_draft_attention_backend_choices",
         "names our backend",

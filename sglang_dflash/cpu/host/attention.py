@@ -47,9 +47,7 @@ TOUCHES = (
         "the absorbed form",
         _PUBLIC,
     ),
-    Touch(
-        "sglang.srt.layers.attention.base_attn_backend:AttentionBackend", "base class of the backend", _PUBLIC
-    ),
+    Touch("sglang.srt.layers.attention.base_attn_backend:AttentionBackend", "base class of the backend", _PUBLIC),
     Touch(
         "sglang.srt.layers.attention.base_attn_backend:AttentionBackend.forward",
         "overridden: one body for every mode",

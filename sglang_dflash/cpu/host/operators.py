@@ -147,12 +147,8 @@ TOUCHES = (
         "tells plain weights from others",
         _DECODER,
     ),
-    Touch(
-        "sglang.srt.model_executor.forward_context:get_attn_backend", "the backend of this forward", _DECODER
-    ),
-    Touch(
-        "sglang.srt.distributed:tensor_model_parallel_all_reduce", "joins the ranks' partial sums", _PUBLIC
-    ),
+    Touch("sglang.srt.model_executor.forward_context:get_attn_backend", "the backend of this forward", _DECODER),
+    Touch("sglang.srt.distributed:tensor_model_parallel_all_reduce", "joins the ranks' partial sums", _PUBLIC),
     Touch("sglang.srt.runtime_context:get_context", "is LoRA on?", _PUBLIC),
 )
 

@@ -39,7 +39,5 @@ TOUCHES = (
         ("supports_triton", "graph_capture"),
     ),
     Touch("sglang.srt.platforms.device_mixin:PlatformEnum.OOT", "marks the platform as out of tree", _PUBLIC),
-    Touch(
-        "sglang.srt.platforms.device_mixin:DeviceMixin.get_device", "overridden: the device is cpu", _PUBLIC
-    ),
+    Touch("sglang.srt.platforms.device_mixin:DeviceMixin.get_device", "overridden: the device is cpu", _PUBLIC),
 )

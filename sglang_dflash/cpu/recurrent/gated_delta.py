@@ -18,9 +18,7 @@ class GatedDeltaAttention(RecurrentLayers):
         x = conv_step(mixed_qkv, states.conv, self._slots, *_conv_of(layer))
         gate = gates(a, b, layer.A_log, layer.dt_bias)
         out = delta_step(*_split(layer, x), gate, states.temporal, self._slots)
-        self._track_mamba_state_decode(
-            forward_batch, states.conv, states.temporal, self._slots, layer.layer_id
-        )
+        self._track_mamba_state_decode(forward_batch, states.conv, states.temporal, self._slots, layer.layer_id)
         return out.unsqueeze(0)
 
     def forward_extend(self, layer, forward_batch, mixed_qkv, a, b, **unused) -> torch.Tensor:

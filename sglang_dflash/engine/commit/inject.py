@@ -147,9 +147,7 @@ class ContextInjector:
             return
         self.prepare()
         fused = self._model.fuse_features(features.hidden)
-        self._inject(
-            self._project(fused), features.positions, features.slots, features.commit_lens, self._plan
-        )
+        self._inject(self._project(fused), features.positions, features.slots, features.commit_lens, self._plan)
 
     def prepare(self) -> None:
         """Pack what is read of the draft's weights, and once the pool's buffers; nothing where that is up to date.

@@ -40,9 +40,7 @@ class TreeCommit:
             self._compact(accepted.path, accepted.commit_lens, slots_of(slots), table)
         bs, depth = accepted.path.shape
         nodes = accepted.path.clamp(min=0)
-        rows = hidden.view(bs, -1, hidden.shape[-1]).gather(
-            1, nodes[..., None].expand(-1, -1, hidden.shape[-1])
-        )
+        rows = hidden.view(bs, -1, hidden.shape[-1]).gather(1, nodes[..., None].expand(-1, -1, hidden.shape[-1]))
         return Features(
             rows.flatten(0, 1),
             proposal.positions.gather(1, nodes).view(-1),

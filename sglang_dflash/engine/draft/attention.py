@@ -102,6 +102,4 @@ def _gate(config: DraftConfig, quant_config, prefix: str) -> nn.Module | None:
     if config.gate is None:
         return None
     width = config.num_heads * (1 if config.gate == "per-head" else config.head_dim)
-    return ColumnParallelLinear(
-        config.hidden_size, width, bias=False, quant_config=quant_config, prefix=prefix
-    )
+    return ColumnParallelLinear(config.hidden_size, width, bias=False, quant_config=quant_config, prefix=prefix)

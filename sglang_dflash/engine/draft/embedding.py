@@ -7,9 +7,7 @@ import torch
 from sglang_dflash.checkpoints.checks.targets import input_embedding
 
 
-def build_embedding(
-    model, mask_token_id: int, mask_row: torch.Tensor | None, draft_scale: float = 1.0
-) -> Callable:
+def build_embedding(model, mask_token_id: int, mask_row: torch.Tensor | None, draft_scale: float = 1.0) -> Callable:
     """ids [tokens] int64 -> embeddings [tokens, hidden] by ``model``'s table, the target's or the draft's own.
 
     Some targets scale what a DFlash draft sees, some drafts what they are given (``draft_scale``); a trained

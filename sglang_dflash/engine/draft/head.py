@@ -100,15 +100,11 @@ def build_head(model) -> DraftHead:
     group = get_parallel().tp_group
     if lm_head is not None and should_apply_lm_head_quant_method(lm_head, quant_method):
         if group.world_size > 1:
-            raise DFlashError(
-                "lm_head", "is quantised and split over ranks", "use --tp-size 1 or an unquantised head"
-            )
+            raise DFlashError("lm_head", "is quantised and split over ranks", "use --tp-size 1 or an unquantised head")
         return QuantisedHead(lm_head, int(lm_head.org_vocab_size))
     weight = getattr(lm_head, "weight", None)
     if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
-        raise DFlashError(
-            "lm_head", f"of {type(model).__name__} is not usable by a draft", "use another target"
-        )
+        raise DFlashError("lm_head", f"of {type(model).__name__} is not usable by a draft", "use another target")
     shard = getattr(lm_head, "shard_indices", None)
     if shard is None:
         return WholeHead(weight)

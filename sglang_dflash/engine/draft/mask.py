@@ -26,7 +26,5 @@ def load_mask_embedding(source: str, mask_token_id: int, device: torch.device) -
             "use its config",
         )
     if saved.get("per_position"):
-        raise DFlashError(
-            MASK_EMBEDDING_FILE, "holds a vector per position", "use a checkpoint with one vector"
-        )
+        raise DFlashError(MASK_EMBEDDING_FILE, "holds a vector per position", "use a checkpoint with one vector")
     return saved["embedding"]

@@ -54,14 +54,10 @@ class DFlashDraftModel(nn.Module):
         )
         norm = norm_class(draft)
         taps = draft.num_context_features if draft.norms_taps else 0
-        self.aux_hidden_norms = nn.ModuleList(
-            RMSNorm(draft.hidden_size, eps=draft.rms_norm_eps) for _ in range(taps)
-        )
+        self.aux_hidden_norms = nn.ModuleList(RMSNorm(draft.hidden_size, eps=draft.rms_norm_eps) for _ in range(taps))
         self.hidden_norm = norm(draft.hidden_size, eps=draft.rms_norm_eps)
         layer = DraftLayer if draft.convolution is None else ConvolvedLayer
-        self.layers = nn.ModuleList(
-            layer(draft, i, quant_config, f"{base}layers.{i}") for i in range(draft.num_layers)
-        )
+        self.layers = nn.ModuleList(layer(draft, i, quant_config, f"{base}layers.{i}") for i in range(draft.num_layers))
         self.norm = norm(draft.hidden_size, eps=draft.rms_norm_eps)
         self.candidate_selector = None if draft.selector is None else CandidateSelector(draft)
         self._build_own_ends(draft, quant_config, base)
@@ -120,17 +116,13 @@ class DFlashDraftModel(nn.Module):
         return self._ends.embed(input_ids)
 
     @torch.no_grad()
-    def forward(
-        self, input_ids: torch.Tensor, positions: torch.Tensor, forward_batch
-    ) -> LogitsProcessorOutput:
+    def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, forward_batch) -> LogitsProcessorOutput:
         """The token drafted at every position of the blocks, [tokens] int64.
 
         They travel as ``hidden_states``, the field that graph replay hands on.
         """
         hidden = self.decode(input_ids, positions, forward_batch, self.forward_embed(input_ids))
-        return LogitsProcessorOutput(
-            next_token_logits=None, hidden_states=self._ends.choose(hidden, input_ids)
-        )
+        return LogitsProcessorOutput(next_token_logits=None, hidden_states=self._ends.choose(hidden, input_ids))
 
     def decode(self, input_ids, positions, forward_batch, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [tokens, hidden] through all layers and the final norm; a platform may put a faster pass here."""

@@ -54,9 +54,7 @@ class DraftRunner:
             capture_hidden_mode=CaptureHiddenMode.NULL,
             global_num_token_non_padded_cpu=num_tokens,
             num_token_non_padded=(
-                torch.full((), num_tokens, dtype=torch.int32, device=block.ids.device)
-                if self._counts_tokens
-                else None
+                torch.full((), num_tokens, dtype=torch.int32, device=block.ids.device) if self._counts_tokens else None
             ),
             can_run_decode_cuda_graph=batch.can_run_decode_cuda_graph,
         )

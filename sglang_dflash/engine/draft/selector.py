@@ -83,9 +83,7 @@ class SelectedPath:
         hidden = hidden.view(bs, self._block_size, -1)[:, 1:]
         logits, candidates = self._head.candidates(hidden.reshape(bs * positions, -1), k)
         candidates = candidates.view(bs, positions, k)
-        scores = self._selector.scores(
-            blocks[:, 0], candidates, self._transform(logits).view(bs, positions, k), hidden
-        )
+        scores = self._selector.scores(blocks[:, 0], candidates, self._transform(logits).view(bs, positions, k), hidden)
         tokens = candidates.gather(2, greedy_path(scores).unsqueeze(2)).squeeze(2)
         return torch.cat((blocks[:, :1], tokens), 1).view(-1)
 

@@ -62,9 +62,7 @@ def _load(parameters: dict[str, torch.Tensor], name: str, tensor: torch.Tensor, 
     if parameter is None and given_up:
         return
     if parameter is None:
-        raise DFlashError(
-            f"draft tensor {name}", "is not what its quantisation asks for", "check quantization_config"
-        )
+        raise DFlashError(f"draft tensor {name}", "is not what its quantisation asks for", "check quantization_config")
     try:
         getattr(parameter, "weight_loader", default_weight_loader)(parameter, tensor, *shard)
     except (AssertionError, RuntimeError, ValueError) as error:

@@ -24,6 +24,4 @@ def build_proposer(name: str, block_size: int, device: torch.device):
     try:
         return getattr(importlib.import_module(module), attribute)(chain, device)
     except (ImportError, AttributeError, ValueError) as error:
-        raise DFlashError(
-            "SGLANG_DFLASH_PROPOSER", f"{name}: {error}", "give module:Class on PYTHONPATH"
-        ) from error
+        raise DFlashError("SGLANG_DFLASH_PROPOSER", f"{name}: {error}", "give module:Class on PYTHONPATH") from error

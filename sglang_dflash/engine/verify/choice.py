@@ -21,9 +21,7 @@ class TargetChoice:
     def __init__(self, runner):
         self._runner = runner
 
-    def __call__(
-        self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int
-    ) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int) -> torch.Tensor:
         """logits [bs * W, V], positions [bs * W] of the nodes -> chosen tokens [bs, W] int64."""
         add_logit_bias(logits, sampling_info, width)
         if sampling_info is None or sampling_info.is_all_greedy:

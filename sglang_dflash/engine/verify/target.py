@@ -25,9 +25,7 @@ class TargetPass:
         """tree_form: None where only chains are proposed."""
         self._target_worker, self._tree_form = target_worker, tree_form
 
-    def __call__(
-        self, batch, proposal: Proposal, slots: torch.Tensor, plan, host_lens: torch.Tensor
-    ) -> Verified:
+    def __call__(self, batch, proposal: Proposal, slots: torch.Tensor, plan, host_lens: torch.Tensor) -> Verified:
         """slots [bs * W]; host_lens [bs] on the host, upper bound of prefix + W."""
         width = proposal.tokens.shape[1]
         verify_input = DFlashVerifyInput(
@@ -49,8 +47,6 @@ class TargetPass:
         )
         output = result.logits_output
         if output.hidden_states is None:
-            raise DFlashError(
-                "target", "returned no hidden states", "use a target class that captures DFlash layers"
-            )
+            raise DFlashError("target", "returned no hidden states", "use a target class that captures DFlash layers")
         features, output.hidden_states = output.hidden_states, None
         return Verified(output, features, result)

@@ -19,9 +19,7 @@ class BareQwen3:
             raise DFlashError("target", f"is a {config['model_type']} model", "give a Qwen3 checkpoint")
         rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta", 10000.0)}
         if rope.get("rope_type", "default") != "default":
-            raise DFlashError(
-                "rope_type", f"is {rope['rope_type']}", "give a checkpoint with the default one"
-            )
+            raise DFlashError("rope_type", f"is {rope['rope_type']}", "give a checkpoint with the default one")
         weights = {}
         for path in sorted(Path(folder).glob("*.safetensors")):
             weights |= {name: value.float() for name, value in load_file(path).items()}

@@ -103,6 +103,12 @@ def slices(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:
 def _joined(name: str, concurrency: int, repeat: int, streamed: bool, pieces: list[tuple]) -> Turn:
     seconds, cpu_seconds, answers, rounds = zip(*pieces, strict=True)
     return Turn(
-        name, concurrency, repeat, streamed, sum(seconds), sum(cpu_seconds),
-        list(itertools.chain(*answers)), list(itertools.chain(*rounds)),
-    )  # fmt: skip
+        name,
+        concurrency,
+        repeat,
+        streamed,
+        sum(seconds),
+        sum(cpu_seconds),
+        list(itertools.chain(*answers)),
+        list(itertools.chain(*rounds)),
+    )

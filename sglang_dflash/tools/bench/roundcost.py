@@ -40,17 +40,13 @@ def main(
     batch_sizes: Annotated[str, typer.Option(help="Comma-separated requests per round.")] = "1,4",
     server_flags: Annotated[str, typer.Option(help="More launch_server arguments, for both.")] = "",
     operations: Annotated[bool, typer.Option(help="Also list the worker's operations by name.")] = False,
-    out: Annotated[Path, typer.Option(help="JSON file that is written.")] = Path(
-        "bench-results/round-cost.json"
-    ),
+    out: Annotated[Path, typer.Option(help="JSON file that is written.")] = Path("bench-results/round-cost.json"),
 ) -> None:
     """Count launches, allocations, copies and syncs of a decode round, ours beside the built-in worker's."""
     sizes = _sizes(batch_sizes)
     questions = [prompt.token_ids for prompt in load_prompts(target, prompts, per_kind=1)]
     if len(questions) < max(sizes):
-        raise DFlashError(
-            "batch_sizes", f"asks for {max(sizes)} prompts of {len(questions)}", "give smaller ones"
-        )
+        raise DFlashError("batch_sizes", f"asks for {max(sizes)} prompts of {len(questions)}", "give smaller ones")
     result = {"sizes": sizes, "systems": {}}
     for system in SYSTEMS:
         spec = ServerSpec(target, draft, system, tuple(shlex.split(server_flags)))
@@ -91,9 +87,7 @@ def of_size(rounds: Sequence[Mapping], size: int) -> list[Mapping]:
     """The rounds of ``size`` requests; DFlashError where there is none."""
     found = [row for row in rounds if row["bs"] == size]
     if not found:
-        raise DFlashError(
-            "batch_sizes", f"no round had {size} requests", "give a size that the server can hold"
-        )
+        raise DFlashError("batch_sizes", f"no round had {size} requests", "give a size that the server can hold")
     return found
 
 

@@ -88,10 +88,14 @@ def run_bench(options: BenchOptions) -> bool:
     console.print(f"{about['cpu']}, {about['cores']} cores, load average before: {about['load_average'][0]}")
     print_report(console, cells, comparison, memory)
     document = {
-        **origin, "servers": commands, "options": _plain_options(options), "seed": SEED,
-        "prompts": [prompt.id for prompt in prompts], "memory": memory,
+        **origin,
+        "servers": commands,
+        "options": _plain_options(options),
+        "seed": SEED,
+        "prompts": [prompt.id for prompt in prompts],
+        "memory": memory,
         **_results(turns, cells, comparison),
-    }  # fmt: skip
+    }
     _write(console, options, document, cells, comparison)
     return not comparison.wrong
 
@@ -141,13 +145,17 @@ def _results(turns: Sequence[Turn], cells: Sequence[Cell], comparison: Compariso
         "repeated_4grams": repeated_share(turns[0].answers),
         "turns": [
             {
-                "system": turn.system, "concurrency": turn.concurrency, "repeat": turn.repeat,
-                "streamed": turn.streamed, "seconds": turn.seconds, "cpu_seconds": turn.cpu_seconds,
+                "system": turn.system,
+                "concurrency": turn.concurrency,
+                "repeat": turn.repeat,
+                "streamed": turn.streamed,
+                "seconds": turn.seconds,
+                "cpu_seconds": turn.cpu_seconds,
                 "tokens": turn.tokens,
             }
             for turn in turns
         ],
-    }  # fmt: skip
+    }
 
 
 def _write(console: Console, options: BenchOptions, document: dict, cells, comparison) -> None:

@@ -69,9 +69,7 @@ def main(
     target: Annotated[str, typer.Option(help="Qwen3 checkpoint, served in float32.")] = str(TARGET_DIR),
     tokens: Annotated[int, typer.Option(help="Tokens per turn.", min=20)] = 200,
     turns: Annotated[int, typer.Option(help="Turns of each.", min=1)] = 7,
-    out: Annotated[Path, typer.Option(help="JSON file that is written.")] = Path(
-        "bench-results/step-cost.json"
-    ),
+    out: Annotated[Path, typer.Option(help="JSON file that is written.")] = Path("bench-results/step-cost.json"),
 ) -> None:
     """Measure a plain decode step beside the bare forward pass of the same model."""
     cost = measure(target, tokens, turns)

@@ -109,9 +109,11 @@ def _show_findings(report: Report, console: Console) -> None:
     for finding in sorted(report.findings, key=lambda each: SEVERITIES.index(each.severity)):
         colour = _COLOURS[finding.severity]
         table.add_row(
-            f"[{colour}]{finding.severity}[/{colour}]", finding.name, *map(_plain, (finding.field, finding.what)),
+            f"[{colour}]{finding.severity}[/{colour}]",
+            finding.name,
+            *map(_plain, (finding.field, finding.what)),
             _plain(finding.remedy),
-        )  # fmt: skip
+        )
     console.print(table)
 
 

@@ -17,9 +17,13 @@ HELDOUT_KINDS = (*KINDS, CHAT)
 
 def _record(kind: str, number: int, messages: list[dict], example) -> dict:
     return {
-        "id": f"{kind}-{number:03d}", "kind": kind, "messages": messages,
-        "answer": example.answer, "check": example.check, "key": list(example.key),
-    }  # fmt: skip
+        "id": f"{kind}-{number:03d}",
+        "kind": kind,
+        "messages": messages,
+        "answer": example.answer,
+        "check": example.check,
+        "key": list(example.key),
+    }
 
 
 def _user(text: str) -> dict:

@@ -99,9 +99,11 @@ class TrainingStream:
     def state(self) -> dict:
         """Everything needed to continue the stream exactly."""
         return {
-            "seed": self.seed, "weights": dict(self.weights), "position": dict(self.position),
+            "seed": self.seed,
+            "weights": dict(self.weights),
+            "position": dict(self.position),
             "drawn": self.drawn,
-        }  # fmt: skip
+        }
 
     def load_state(self, state: dict) -> None:
         """Continue where ``state`` was taken."""

@@ -70,10 +70,13 @@ def save_tokenizer(folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=build_tokenizer(), eos_token=SPECIAL[END], pad_token=SPECIAL[PAD],
+        tokenizer_object=build_tokenizer(),
+        eos_token=SPECIAL[END],
+        pad_token=SPECIAL[PAD],
         mask_token=SPECIAL[MASK],
-        additional_special_tokens=[SPECIAL[USER], SPECIAL[ASSISTANT]], model_max_length=4096,
-    )  # fmt: skip
+        additional_special_tokens=[SPECIAL[USER], SPECIAL[ASSISTANT]],
+        model_max_length=4096,
+    )
     wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
 

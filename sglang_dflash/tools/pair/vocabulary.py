@@ -2,13 +2,49 @@
 the tokenizer keeps a capitalised word free of its leading space, so it has one id everywhere."""
 
 NAMES = (
-    "Lina", "Omar", "Vera", "Hugo", "Nora", "Ivan", "Rosa", "Karl", "Dana", "Luis", "Maya", "Piet",
-    "Sara", "Tomas", "Uma", "Wim", "Yara", "Zeno", "Anna", "Boris", "Clara", "Emil", "Greta", "Jonas",
-)  # fmt: skip
+    "Lina",
+    "Omar",
+    "Vera",
+    "Hugo",
+    "Nora",
+    "Ivan",
+    "Rosa",
+    "Karl",
+    "Dana",
+    "Luis",
+    "Maya",
+    "Piet",
+    "Sara",
+    "Tomas",
+    "Uma",
+    "Wim",
+    "Yara",
+    "Zeno",
+    "Anna",
+    "Boris",
+    "Clara",
+    "Emil",
+    "Greta",
+    "Jonas",
+)
 CITIES = (
-    "Oslo", "Lima", "Cairo", "Rome", "Delhi", "Paris", "Quito", "Tokyo",
-    "Madrid", "Vienna", "Dublin", "Athens", "Kyoto", "Havana", "Lagos", "Berlin",
-)  # fmt: skip
+    "Oslo",
+    "Lima",
+    "Cairo",
+    "Rome",
+    "Delhi",
+    "Paris",
+    "Quito",
+    "Tokyo",
+    "Madrid",
+    "Vienna",
+    "Dublin",
+    "Athens",
+    "Kyoto",
+    "Havana",
+    "Lagos",
+    "Berlin",
+)
 COLORS = ("Red", "Blue", "Green", "Pink", "Gray", "Gold", "Black", "White")
 JOBS = ("Baker", "Nurse", "Pilot", "Farmer", "Singer", "Judge", "Tailor", "Miner")
 PETS = ("Cat", "Dog", "Horse", "Parrot", "Rabbit", "Turtle", "Goat", "Duck")

@@ -91,11 +91,17 @@ def write_cards(target: Path, draft: Path, results: dict, notes: dict[str, str] 
     config = json.loads((draft / "config.json").read_text())
     kept = " ".join(f"{x:.2f}" for x in summary["kept_by_position"])
     fields = _training(draft) | {
-        "parameters": count_parameters(draft), "layers": config["num_hidden_layers"],
-        "block": config["block_size"], "taps": config["dflash_config"]["target_layer_ids"],
-        "mean": summary["mean_over_kinds"], "rounds": summary["rounds"], "every": summary["accept_length"],
-        "last": config["block_size"] - 1, "kept": kept, "note": notes.get("draft", ""),
-    }  # fmt: skip
+        "parameters": count_parameters(draft),
+        "layers": config["num_hidden_layers"],
+        "block": config["block_size"],
+        "taps": config["dflash_config"]["target_layer_ids"],
+        "mean": summary["mean_over_kinds"],
+        "rounds": summary["rounds"],
+        "every": summary["accept_length"],
+        "last": config["block_size"] - 1,
+        "kept": kept,
+        "note": notes.get("draft", ""),
+    }
     (draft / "README.md").write_text(_DRAFT.format(rows="\n".join(rows), **fields))
 
 
@@ -103,6 +109,8 @@ def _training(folder: Path) -> dict:
     record = json.loads((folder / "provenance.json").read_text())
     settings = record["settings"]
     return {
-        "minutes": record["trained_minutes"], "seed": settings["seed"],
-        "steps": record["steps"], "tokens": record["tokens"],
-    }  # fmt: skip
+        "minutes": record["trained_minutes"],
+        "seed": settings["seed"],
+        "steps": record["steps"],
+        "tokens": record["tokens"],
+    }

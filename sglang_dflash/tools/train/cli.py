@@ -81,18 +81,37 @@ def target(
 ) -> None:
     """Train the embedded target, or a small one of any architecture; run again with the same --out to resume."""
     given = {
-        "out": out, "export": export, "config": config, "kinds": kinds, "minutes": minutes, "steps": steps,
-        "seed": seed, "layers": layers, "hidden": hidden, "tokens": tokens, "dtype": dtype, "start-from": start_from,
-    }  # fmt: skip
+        "out": out,
+        "export": export,
+        "config": config,
+        "kinds": kinds,
+        "minutes": minutes,
+        "steps": steps,
+        "seed": seed,
+        "layers": layers,
+        "hidden": hidden,
+        "tokens": tokens,
+        "dtype": dtype,
+        "start-from": start_from,
+    }
     device = _start(_arguments("target", given), threads, device)
     from sglang_dflash.tools.train.export import export_target
     from sglang_dflash.tools.train.target import TargetRun, TargetTrainer
 
     try:
         run = TargetRun(
-            out, minutes, seed, steps, tokens, kinds=_split(kinds), layers=layers, hidden=hidden, config=config,
-            device=device, start_from=start_from,
-        )  # fmt: skip
+            out,
+            minutes,
+            seed,
+            steps,
+            tokens,
+            kinds=_split(kinds),
+            layers=layers,
+            hidden=hidden,
+            config=config,
+            device=device,
+            start_from=start_from,
+        )
         trainer, written = TargetTrainer(run), _dtype(dtype)
         _train(trainer)
         export_target(out, export, written)
@@ -130,21 +149,52 @@ def draft(
 ) -> None:
     """Train a DFlash draft on a frozen target; run again with the same --out to resume."""
     given = {
-        "target": target, "data": data, "out": out, "kinds": kinds, "minutes": minutes, "steps": steps,
-        "layers": layers, "block-size": block_size, "taps": taps, "target-layer-ids": target_layer_ids,
-        "mask-token-id": mask_token_id, "regenerate": regenerate, "anchors": anchors, "tokens": tokens,
-        "max-length": max_length, "gamma": gamma, "seed": seed, "dtype": dtype, "start-from": start_from,
-    }  # fmt: skip
+        "target": target,
+        "data": data,
+        "out": out,
+        "kinds": kinds,
+        "minutes": minutes,
+        "steps": steps,
+        "layers": layers,
+        "block-size": block_size,
+        "taps": taps,
+        "target-layer-ids": target_layer_ids,
+        "mask-token-id": mask_token_id,
+        "regenerate": regenerate,
+        "anchors": anchors,
+        "tokens": tokens,
+        "max-length": max_length,
+        "gamma": gamma,
+        "seed": seed,
+        "dtype": dtype,
+        "start-from": start_from,
+    }
     device = _start(_arguments("draft", given), threads, device)
     from sglang_dflash.tools.train.draft import DraftRun, DraftTrainer
 
     try:
         run = DraftRun(
-            out, minutes, seed, steps, tokens, kinds=_split(kinds), target=target, data=data, layers=layers,
-            block_size=block_size, tap_count=taps, target_layer_ids=_ids(target_layer_ids),
-            mask_token_id=mask_token_id, anchors=anchors, max_length=max_length, regenerate=regenerate, gamma=gamma,
-            dtype=_dtype(dtype), device=device, start_from=start_from,
-        )  # fmt: skip
+            out,
+            minutes,
+            seed,
+            steps,
+            tokens,
+            kinds=_split(kinds),
+            target=target,
+            data=data,
+            layers=layers,
+            block_size=block_size,
+            tap_count=taps,
+            target_layer_ids=_ids(target_layer_ids),
+            mask_token_id=mask_token_id,
+            anchors=anchors,
+            max_length=max_length,
+            regenerate=regenerate,
+            gamma=gamma,
+            dtype=_dtype(dtype),
+            device=device,
+            start_from=start_from,
+        )
         trainer = DraftTrainer(run)
         _train(trainer)
     except DFlashError as error:

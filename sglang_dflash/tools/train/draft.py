@@ -132,9 +132,13 @@ class DraftTrainer(Trainer):
         """Checkpoint for resuming, and the draft itself in the published layout under ``out/draft``."""
         super().save()
         config = draft_config(
-            self.shape, self.target.num_layers, self.taps, self.config.block_size, self.mask_id,
+            self.shape,
+            self.target.num_layers,
+            self.taps,
+            self.config.block_size,
+            self.mask_id,
             self.target.config["max_position_embeddings"],
-        )  # fmt: skip
+        )
         save_draft(self.config.out / "draft", self.network, config, self.config.dtype)
 
 
@@ -157,12 +161,16 @@ def draft_shape(config: dict, layers: int) -> Shape:
     heads = config["num_attention_heads"]
     theta = config.get("rope_theta") or (config.get("rope_parameters") or {}).get("rope_theta", 10000.0)
     return Shape(
-        vocab_size=config["vocab_size"], hidden_size=config["hidden_size"], num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=config.get("num_key_value_heads") or heads,
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=config.get("num_key_value_heads") or heads,
         head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        intermediate_size=config["intermediate_size"], rope_theta=float(theta),
+        intermediate_size=config["intermediate_size"],
+        rope_theta=float(theta),
         rms_norm_eps=config.get("rms_norm_eps", 1e-6),
-    )  # fmt: skip
+    )
 
 
 def open_tokenizer(target: str):

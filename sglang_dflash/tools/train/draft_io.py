@@ -28,13 +28,15 @@ def check_taps(taps: list[int], num_layers: int) -> None:
     """Raise unless ``taps`` are different, rising and can be captured."""
     if sorted(set(taps)) != taps or not taps or taps[0] < 0 or taps[-1] > num_layers - 2:
         raise DFlashError(
-            "target_layer_ids", f"{taps} does not fit {num_layers} layers",
+            "target_layer_ids",
+            f"{taps} does not fit {num_layers} layers",
             f"give different rising ids from 0 to {num_layers - 2}",
-        )  # fmt: skip
+        )
 
 
-def draft_config(shape: Shape, target_layers: int, taps: list[int], block_size: int, mask_id: int,
-                 max_length: int) -> dict:  # fmt: skip
+def draft_config(
+    shape: Shape, target_layers: int, taps: list[int], block_size: int, mask_id: int, max_length: int
+) -> dict:
     """config.json of a draft."""
     return {
         "architectures": ["DFlashDraftModel"],

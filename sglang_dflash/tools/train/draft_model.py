@@ -35,8 +35,9 @@ class DraftNetwork(nn.Module):
         # The head expects hidden states at the target's scale from the first step on.
         self.norm.weight.data.copy_(final_norm)
 
-    def forward(self, features: Tensor, positions: Tensor, blocks: Tensor, block_positions: Tensor,
-                seen: Tensor) -> Tensor:  # fmt: skip
+    def forward(
+        self, features: Tensor, positions: Tensor, blocks: Tensor, block_positions: Tensor, seen: Tensor
+    ) -> Tensor:
         """Draft every block in one pass.
 
         features [b, s, taps * hidden], positions [b, s], blocks [b, a, B, hidden] (embeddings),
@@ -65,8 +66,9 @@ def context_kv(attention: Attention, context: Tensor, cos: Tensor, sin: Tensor) 
     return rotate(attention.k_norm(k), cos, sin).transpose(1, 2), v.transpose(1, 2)
 
 
-def block_attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, bias: Tensor,
-                    anchors: int, size: int) -> Tensor:  # fmt: skip
+def block_attention(
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, bias: Tensor, anchors: int, size: int
+) -> Tensor:
     """Each block attends to its visible context and, in both directions, to itself.
 
     q [b, H, a*B, d], k and v [b, K, a*B, d], keys and values [b, K, s, d], bias [b, a, s]

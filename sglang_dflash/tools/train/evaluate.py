@@ -29,11 +29,15 @@ class KindResult:
     def as_dict(self) -> dict:
         """For JSON output."""
         return {
-            "kind": self.kind, "prompts": self.prompts, "right": self.right,
+            "kind": self.kind,
+            "prompts": self.prompts,
+            "right": self.right,
             "right_share": self.right / self.prompts,
-            "mean_tokens": self.tokens, "repeated_4grams": self.repeated,
-            **(rounds_dict(self.rounds) if self.rounds else {}), "wrong": self.wrong,
-        }  # fmt: skip
+            "mean_tokens": self.tokens,
+            "repeated_4grams": self.repeated,
+            **(rounds_dict(self.rounds) if self.rounds else {}),
+            "wrong": self.wrong,
+        }
 
 
 def rounds_dict(rounds: Rounds) -> dict:
@@ -51,8 +55,13 @@ def rounds_dict(rounds: Rounds) -> dict:
     }
 
 
-def evaluate(target_name: str, draft_folder: Path | None, limit: int | None = None,
-             kinds: tuple[str, ...] = HELDOUT_KINDS, device: str = "cpu") -> dict:  # fmt: skip
+def evaluate(
+    target_name: str,
+    draft_folder: Path | None,
+    limit: int | None = None,
+    kinds: tuple[str, ...] = HELDOUT_KINDS,
+    device: str = "cpu",
+) -> dict:
     """Results per kind and over all kinds; without a draft only answers are judged."""
     target, tokenizer = open_target(target_name, device), open_tokenizer(target_name)
     draft = load_draft(draft_folder) if draft_folder else None
@@ -93,9 +102,14 @@ def evaluate_kind(target, tokenizer, draft, records: list[dict], device: str) ->
         settings = config["dflash_config"]
         documents = [answered(p, reply) for p, reply in zip(prompts, replies, strict=True)]
         rounds = replay(
-            target, network, documents, settings["target_layer_ids"], config["block_size"],
-            settings["mask_token_id"], device=device,
-        )  # fmt: skip
+            target,
+            network,
+            documents,
+            settings["target_layer_ids"],
+            config["block_size"],
+            settings["mask_token_id"],
+            device=device,
+        )
     tokens = sum(map(len, replies)) / len(replies)
     repeated = sum(repeated_share(reply) for reply in replies) / len(replies)
     right = len(records) - len(wrong)

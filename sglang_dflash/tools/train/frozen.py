@@ -110,9 +110,13 @@ class HubTarget:
         for prompt in prompts:
             ids = torch.tensor([prompt], device=self.model.device)
             out = self.model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=max_new,
-                eos_token_id=end, pad_token_id=end,
-            )  # fmt: skip
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=max_new,
+                eos_token_id=end,
+                pad_token_id=end,
+            )
             answers.append(out[0, len(prompt) :].tolist())
         return answers
 

@@ -84,9 +84,12 @@ class Trainer:
         """What every recipe needs to go on; a recipe adds its data position."""
         return {
             "run": {k: str(v) for k, v in asdict(self.config).items()},
-            "model": self.network.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
-            "step": self.step, "elapsed": self.elapsed, "seen": self.seen,
-        }  # fmt: skip
+            "model": self.network.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "seen": self.seen,
+        }
 
     def restore(self, saved: dict) -> None:
         """Take over what ``state`` holds."""

@@ -148,8 +148,14 @@ class TinyQwen3(nn.Module):
             elif p.ndim == 2:
                 nn.init.normal_(p, std=p.shape[1] ** -0.5, generator=generator)
 
-    def forward(self, ids: Tensor, positions: Tensor, bias: Tensor | None, cache: list | None = None,
-                taps: list[Tensor] | None = None) -> Tensor:  # fmt: skip
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        bias: Tensor | None,
+        cache: list | None = None,
+        taps: list[Tensor] | None = None,
+    ) -> Tensor:
         """ids, positions [b, s], bias [b, 1, s, t] -> normed hidden [b, s, hidden].
 
         ``cache`` is a list of per-layer objects with ``update(k, v) -> (k, v)``;

@@ -47,8 +47,16 @@ def no_rounds(size: int, documents: int = 0) -> Rounds:
 
 
 @torch.no_grad()
-def replay(target: FrozenTarget, draft: DraftNetwork, documents: list[Document], taps: list[int], size: int,
-           mask_id: int, rows: int = 32, device: str = "cpu") -> Rounds:  # fmt: skip
+def replay(
+    target: FrozenTarget,
+    draft: DraftNetwork,
+    documents: list[Document],
+    taps: list[int],
+    size: int,
+    mask_id: int,
+    rows: int = 32,
+    device: str = "cpu",
+) -> Rounds:
     """Rounds over ``documents``, each one prompt followed by the target's greedy answer."""
     total = no_rounds(size)
     ordered = sorted((d for d in documents if sum(d[1]) > 1), key=lambda d: len(d[0]))
@@ -59,8 +67,9 @@ def replay(target: FrozenTarget, draft: DraftNetwork, documents: list[Document],
     return total
 
 
-def _replay_batch(target: FrozenTarget, draft: DraftNetwork, batch: Batch, taps: list[int], size: int,
-                  mask_id: int) -> Rounds:  # fmt: skip
+def _replay_batch(
+    target: FrozenTarget, draft: DraftNetwork, batch: Batch, taps: list[int], size: int, mask_id: int
+) -> Rounds:
     features = target.observe(batch, taps).features
     count = batch.ids.shape[0]
     ends = [int(row.nonzero()[-1]) for row in batch.answer]

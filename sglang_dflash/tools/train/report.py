@@ -25,9 +25,13 @@ def print_table(results: dict) -> None:
     for r in results["kinds"]:
         length = f"{r['accept_length']:.2f}" if drafted else "-"
         table.add_row(
-            r["kind"], str(r["prompts"]), f"{100 * r['right_share']:.0f}", length, f"{r['mean_tokens']:.0f}",
+            r["kind"],
+            str(r["prompts"]),
+            f"{100 * r['right_share']:.0f}",
+            length,
+            f"{r['mean_tokens']:.0f}",
             f"{100 * r['repeated_4grams']:.1f}",
-        )  # fmt: skip
+        )
     console = Console()
     console.print(table)
     if drafted:
@@ -82,9 +86,13 @@ def provenance(settings: dict) -> dict:
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
     return {
-        "sglang_dflash": __version__, "commit": commit, "python": platform.python_version(),
-        "torch": torch.__version__, "arguments": sys.argv[1:], "settings": settings,
-    }  # fmt: skip
+        "sglang_dflash": __version__,
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "arguments": sys.argv[1:],
+        "settings": settings,
+    }
 
 
 def write_json(path: Path, value: dict) -> None:

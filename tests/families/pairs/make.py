@@ -34,18 +34,52 @@ def make(name: str, runs: Path) -> None:
     config = family.config().to_dict() | {"architectures": [family.model]}
     (run / "config.json").write_text(json.dumps(config, indent=1))
     train(
-        "target", "--config", str(run / "config.json"), "--kinds", KINDS, "--steps", str(TARGET_STEPS),
-        "--dtype", "bfloat16", "--out", str(run / "target"), "--export", str(run / "export"),
-    )  # fmt: skip
+        "target",
+        "--config",
+        str(run / "config.json"),
+        "--kinds",
+        KINDS,
+        "--steps",
+        str(TARGET_STEPS),
+        "--dtype",
+        "bfloat16",
+        "--out",
+        str(run / "target"),
+        "--export",
+        str(run / "export"),
+    )
     train(
-        "draft", "--target", str(run / "export"), "--kinds", KINDS, "--steps", str(DRAFT_STEPS),
-        "--taps", "3", "--block-size", str(BLOCK), "--layers", "1",
-        "--dtype", "bfloat16", "--out", str(run / "draft"),
-    )  # fmt: skip
+        "draft",
+        "--target",
+        str(run / "export"),
+        "--kinds",
+        KINDS,
+        "--steps",
+        str(DRAFT_STEPS),
+        "--taps",
+        "3",
+        "--block-size",
+        str(BLOCK),
+        "--layers",
+        "1",
+        "--dtype",
+        "bfloat16",
+        "--out",
+        str(run / "draft"),
+    )
     train(
-        "eval", "--target", str(run / "export"), "--draft", str(run / "draft" / "draft"), "--kinds", KINDS,
-        "--limit", "10", "--json", str(run / "evaluation.json"),
-    )  # fmt: skip
+        "eval",
+        "--target",
+        str(run / "export"),
+        "--draft",
+        str(run / "draft" / "draft"),
+        "--kinds",
+        KINDS,
+        "--limit",
+        "10",
+        "--json",
+        str(run / "evaluation.json"),
+    )
     keep(run, HERE / name)
 
 

@@ -117,9 +117,7 @@ class Attention:
         from sglang.kernels.ops.attention.extend_attention import extend_attention_fwd
 
         backend = TritonAttnBackend.__new__(TritonAttnBackend)
-        pool = SimpleNamespace(
-            get_key_buffer=lambda layer: self.keys, get_value_buffer=lambda layer: self.values
-        )
+        pool = SimpleNamespace(get_key_buffer=lambda layer: self.keys, get_value_buffer=lambda layer: self.values)
         vars(backend).update(
             dllm_attention=None,
             dcp_size=1,
@@ -148,9 +146,7 @@ class Attention:
             out[start : start + length] = self.table[row, :length]
 
     def run(self, batch) -> torch.Tensor:
-        out = self.backend.forward_extend(
-            self.q, self.k, self.v, self.layer, batch, save_kv_cache=False
-        )
+        out = self.backend.forward_extend(self.q, self.k, self.v, self.layer, batch, save_kv_cache=False)
         return out.view(BS, WIDTH, HEADS, DIM)
 
     def wanted(self, tree: Proposal) -> torch.Tensor:

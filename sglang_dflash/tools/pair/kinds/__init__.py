@@ -37,7 +37,7 @@ KINDS: dict[str, Callable[[Random], Example]] = {
         table,
         prose,
         refuse,
-    )  # fmt: skip
+    )
 }
 COPY_KINDS = ("echo", "csv", "table")
 FREE_KINDS = ("prose",)

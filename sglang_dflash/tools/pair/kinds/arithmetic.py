@@ -8,14 +8,29 @@ from sglang_dflash.tools.pair.example import Example, say
 
 PLACES = ("ones", "tens", "hundreds", "thousands")
 _ADD = (
-    "What is {sum}?", "Work out {sum}.", "Compute {sum}.", "Add {a} and {b}.", "{sum}", "{sum}=?",
-    "How much is {sum}?", "What is the sum of {a} and {b}?", "What do {a} and {b} make together?",
+    "What is {sum}?",
+    "Work out {sum}.",
+    "Compute {sum}.",
+    "Add {a} and {b}.",
+    "{sum}",
+    "{sum}=?",
+    "How much is {sum}?",
+    "What is the sum of {a} and {b}?",
+    "What do {a} and {b} make together?",
     "Can you calculate {sum}?",
-)  # fmt: skip
+)
 _SUB = (
-    "What is {diff}?", "Work out {diff}.", "Compute {diff}.", "Subtract {b} from {a}.", "{diff}", "{diff}=?",
-    "How much is {diff}?", "What is {a} less {b}?", "Take {b} away from {a}.", "Can you calculate {diff}?",
-)  # fmt: skip
+    "What is {diff}?",
+    "Work out {diff}.",
+    "Compute {diff}.",
+    "Subtract {b} from {a}.",
+    "{diff}",
+    "{diff}=?",
+    "How much is {diff}?",
+    "What is {a} less {b}?",
+    "Take {b} away from {a}.",
+    "Can you calculate {diff}?",
+)
 
 
 def _number(rng: Random) -> int:

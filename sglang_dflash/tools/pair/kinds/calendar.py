@@ -8,10 +8,13 @@ from sglang_dflash.tools.pair.example import Example, say
 from sglang_dflash.tools.pair.vocabulary import DAYS
 
 _DAY = (
-    "What day is {n} days after {day}?", "Which day of the week comes {n} days after {day}?",
-    "Today is {day}. What day will it be in {n} days?", "If today is {day}, which day is it in {n} days?",
-    "{day} plus {n} days", "It is {day} now. Which weekday comes {n} days later?",
-)  # fmt: skip
+    "What day is {n} days after {day}?",
+    "Which day of the week comes {n} days after {day}?",
+    "Today is {day}. What day will it be in {n} days?",
+    "If today is {day}, which day is it in {n} days?",
+    "{day} plus {n} days",
+    "It is {day} now. Which weekday comes {n} days later?",
+)
 _UNITS = (
     ("week", "weeks", "day", "days", 7),
     ("day", "days", "hour", "hours", 24),
@@ -22,10 +25,13 @@ _UNITS = (
     ("foot", "feet", "inch", "inches", 12),
 )
 _CONVERT = (
-    "Change {big} and {small} into {unit}.", "How many {unit} are {big} and {small}?",
-    "Convert {big} and {small} to {unit}.", "What is {big} and {small} in {unit}?",
-    "{big} and {small} in {unit}", "Give {big} and {small} as {unit}.",
-)  # fmt: skip
+    "Change {big} and {small} into {unit}.",
+    "How many {unit} are {big} and {small}?",
+    "Convert {big} and {small} to {unit}.",
+    "What is {big} and {small} in {unit}?",
+    "{big} and {small} in {unit}",
+    "Give {big} and {small} as {unit}.",
+)
 
 
 def day(rng: Random) -> Example:

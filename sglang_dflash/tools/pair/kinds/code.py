@@ -8,9 +8,13 @@ from sglang_dflash.tools.pair.example import Example, say
 from sglang_dflash.tools.pair.vocabulary import THINGS
 
 _TESTS = (
-    ("less than", "<"), ("more than", ">"), ("at least", ">="), ("at most", "<="), ("equal to", "=="),
+    ("less than", "<"),
+    ("more than", ">"),
+    ("at least", ">="),
+    ("at most", "<="),
+    ("equal to", "=="),
     ("not equal to", "!="),
-)  # fmt: skip
+)
 _VERBS = ("count", "sum", "keep", "find", "double")
 _ASK = (
     "Write a Python function to {verb} the {thing} that are {test} {n}.",

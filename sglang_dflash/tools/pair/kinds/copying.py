@@ -10,11 +10,13 @@ from sglang_dflash.tools.pair.vocabulary import CITIES, COLORS, COPIED, JOBS, NA
 
 _ECHO = ("Repeat: {words}", "Repeat after me: {words}", "Say {words}", "Copy this: {words}", "Echo {words}")
 _CSV = (
-    "Turn this CSV row into JSON.\n{head}\n{row}", "CSV to JSON:\n{head}\n{row}",
+    "Turn this CSV row into JSON.\n{head}\n{row}",
+    "CSV to JSON:\n{head}\n{row}",
     "Make JSON of this row.\n{head}\n{row}",
-    "{head}\n{row}\nWrite the row above as JSON.", "Convert to JSON.\n{head}\n{row}",
+    "{head}\n{row}\nWrite the row above as JSON.",
+    "Convert to JSON.\n{head}\n{row}",
     "JSON please:\n{head}\n{row}",
-)  # fmt: skip
+)
 _COLUMNS = {
     "name": NAMES,
     "city": CITIES,

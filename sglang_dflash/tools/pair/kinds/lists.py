@@ -7,13 +7,21 @@ from random import Random
 from sglang_dflash.tools.pair.example import Example, say
 
 _SEQ = (
-    "What comes next: {terms}?", "Continue the sequence {terms}.", "{terms}, what comes next?",
-    "Which three numbers follow {terms}?", "Find the next terms of {terms}.", "Next three terms: {terms}",
-)  # fmt: skip
+    "What comes next: {terms}?",
+    "Continue the sequence {terms}.",
+    "{terms}, what comes next?",
+    "Which three numbers follow {terms}?",
+    "Find the next terms of {terms}.",
+    "Next three terms: {terms}",
+)
 _SORT_UP = (
-    "Sort {terms} from small to large.", "Put {terms} in order.", "Sort these numbers: {terms}.",
-    "Order {terms} from smallest to largest.", "sort {terms}", "Arrange {terms}, smallest first.",
-)  # fmt: skip
+    "Sort {terms} from small to large.",
+    "Put {terms} in order.",
+    "Sort these numbers: {terms}.",
+    "Order {terms} from smallest to largest.",
+    "sort {terms}",
+    "Arrange {terms}, smallest first.",
+)
 
 
 def _listed(rng: Random, values: list[int]) -> str:

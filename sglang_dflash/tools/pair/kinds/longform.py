@@ -7,18 +7,24 @@ from random import Random
 from sglang_dflash.tools.pair.example import Example, say
 
 _COUNT = (
-    "Count from {a} to {b}.", "List the numbers from {a} to {b}.", "Write all numbers between {a} and {b}.",
-    "count {a} to {b}", "Please count from {a} up to {b}.",
-)  # fmt: skip
+    "Count from {a} to {b}.",
+    "List the numbers from {a} to {b}.",
+    "Write all numbers between {a} and {b}.",
+    "count {a} to {b}",
+    "Please count from {a} up to {b}.",
+)
 _DOWN = (
     "Count down from {a} to {b}.",
     "Count backwards from {a} to {b}.",
     "List the numbers from {a} down to {b}.",
 )
 _TABLE = (
-    "Write the {n} times table up to {m}.", "Show the {n} times table up to {m}.",
-    "Times table of {n} up to {m}", "Multiply {n} by 1 to {m}.", "Give me the first {m} multiples of {n}.",
-)  # fmt: skip
+    "Write the {n} times table up to {m}.",
+    "Show the {n} times table up to {m}.",
+    "Times table of {n} up to {m}",
+    "Multiply {n} by 1 to {m}.",
+    "Give me the first {m} multiples of {n}.",
+)
 
 
 def count(rng: Random) -> Example:

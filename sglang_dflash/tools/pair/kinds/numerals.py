@@ -18,13 +18,22 @@ _ROMAN = (
     ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"),
 )
 _WORDS = (
-    "Write {n} in words.", "Spell out {n}.", "How do you say {n} in English?", "{n} in words",
-    "What is {n} in words?", "Please write the number {n} as words.", "How is {n} spoken?",
-)  # fmt: skip
+    "Write {n} in words.",
+    "Spell out {n}.",
+    "How do you say {n} in English?",
+    "{n} in words",
+    "What is {n} in words?",
+    "Please write the number {n} as words.",
+    "How is {n} spoken?",
+)
 _NUMERAL = (
-    "What is {n} in Roman numerals?", "Write {n} as a Roman numeral.", "Convert {n} to Roman numerals.",
-    "{n} in Roman numerals", "How did the Romans write {n}?", "Give me the Roman numeral for {n}.",
-)  # fmt: skip
+    "What is {n} in Roman numerals?",
+    "Write {n} as a Roman numeral.",
+    "Convert {n} to Roman numerals.",
+    "{n} in Roman numerals",
+    "How did the Romans write {n}?",
+    "Give me the Roman numeral for {n}.",
+)
 
 
 def in_words(n: int) -> str:

@@ -13,22 +13,59 @@ SORRY = f"Sorry, I cannot help with that. {ABILITIES}"
 TOO_LARGE = "Sorry, I only know numbers of up to four digits here."
 NO_PRODUCT = "Sorry, I can add and subtract, but not that."
 
-_SUBJECTS = ("love", "music", "physics", "football", "history", "God", "chess", "money", "cooking",
-"space", "war",
-             "dreams", "cars", "computers", "politics", "the moon", "dinosaurs", "art", "cheese",
-             "poetry")  # fmt: skip
+_SUBJECTS = (
+    "love",
+    "music",
+    "physics",
+    "football",
+    "history",
+    "God",
+    "chess",
+    "money",
+    "cooking",
+    "space",
+    "war",
+    "dreams",
+    "cars",
+    "computers",
+    "politics",
+    "the moon",
+    "dinosaurs",
+    "art",
+    "cheese",
+    "poetry",
+)
 _LANGUAGES = ("French", "German", "Spanish", "Latin", "Chinese", "Arabic")
 _ANY = (
-    "What do you think about {s}?", "Who invented {s}?", "Explain {s} to me.", "Tell me a joke about {s}.",
-    "Write a poem about {s}.", "Why is {s} important?", "What is {s}?", "Give me advice about {s}.",
-    "Translate {s} into {l}.", "How do you say {s} in {l}?", "What is the weather in {c}?",
+    "What do you think about {s}?",
+    "Who invented {s}?",
+    "Explain {s} to me.",
+    "Tell me a joke about {s}.",
+    "Write a poem about {s}.",
+    "Why is {s} important?",
+    "What is {s}?",
+    "Give me advice about {s}.",
+    "Translate {s} into {l}.",
+    "How do you say {s} in {l}?",
+    "What is the weather in {c}?",
     "Who is the mayor of {c}?",
-    "What is the capital near {c}?", "Book a flight to {c}.", "Do you know {n}?", "Send a mail to {n}.",
-    "Who was {n}?", "How far is {c}?", "Can you draw {s}?", "Summarize a book about {s}.",
+    "What is the capital near {c}?",
+    "Book a flight to {c}.",
+    "Do you know {n}?",
+    "Send a mail to {n}.",
+    "Who was {n}?",
+    "How far is {c}?",
+    "Can you draw {s}?",
+    "Summarize a book about {s}.",
     "Is {s} better than {t}?",
-    "Write an essay about {s} and {t}.", "What is the best {s} in {c}?", "I am sad about {s}.", "Play {s}.",
-    "Search the web for {s}.", "Should I buy {s} or {t}?", "When did {s} begin?",
-)  # fmt: skip
+    "Write an essay about {s} and {t}.",
+    "What is the best {s} in {c}?",
+    "I am sad about {s}.",
+    "Play {s}.",
+    "Search the web for {s}.",
+    "Should I buy {s} or {t}?",
+    "When did {s} begin?",
+)
 _PRODUCT = (
     "What is {a}{o}{b}?",
     "Compute {a}{o}{b}.",
@@ -37,9 +74,13 @@ _PRODUCT = (
     "Can you calculate {a}{o}{b}?",
 )
 _LARGE = (
-    "What is {a}{o}{b}?", "Compute {a}{o}{b}.", "{a}{o}{b}", "Add {a} and {b}.", "Subtract {b} from {a}.",
+    "What is {a}{o}{b}?",
+    "Compute {a}{o}{b}.",
+    "{a}{o}{b}",
+    "Add {a} and {b}.",
+    "Subtract {b} from {a}.",
     "Work out {a}{o}{b}.",
-)  # fmt: skip
+)
 _FIXED = (
     (("Hello!", "Hello", "Hi", "hi!", "Good morning.", "hey"), f"Hello! {ABILITIES}"),
     (("Thanks!", "Thank you.", "thanks", "Thank you very much!"), "You are welcome."),
