@@ -12,7 +12,7 @@ import typer
 
 from sglang_dflash import __version__
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
+from sglang_dflash.tools.pair.named import EMBEDDED, SMOLLM2, find_pair
 from sglang_dflash.tools.train.cli import app as train_app
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -24,8 +24,9 @@ bench_app = typer.Typer(help="Measurements.", rich_markup_mode=None)
 app.add_typer(bench_app, name="bench")
 app.add_typer(train_app, name="train")
 
-Target = Annotated[str, typer.Option(help="Target checkpoint: folder or hub name.")]
-Draft = Annotated[str, typer.Option(help="DFlash draft checkpoint.")]
+PairName = Annotated[str, typer.Option("--pair", help=f"{EMBEDDED}, or {SMOLLM2}: a download of 93 MB at first use.")]
+Target = Annotated[str, typer.Option(help="Target checkpoint, folder or hub name; default: the pair's.")]
+Draft = Annotated[str, typer.Option(help="DFlash draft checkpoint; default: the pair's.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 BlockSize = Annotated[int | None, typer.Option(help="Positions per block; default: as trained.")]
 ServerFlags = Annotated[str, typer.Option(help="More launch_server arguments, for every server.")]
@@ -42,17 +43,20 @@ def main() -> None:
 
 @app.command()
 def demo(
-    target: Target = str(TARGET_DIR),
-    draft: Draft = str(DRAFT_DIR),
-    prompts: Annotated[Path, typer.Option(help="Folder of <kind>.jsonl files.")] = HELDOUT_DIR,
+    pair: PairName = EMBEDDED,
+    target: Target = "",
+    draft: Draft = "",
+    prompts: Annotated[Path | None, typer.Option(help="Folder of <kind>.jsonl files; default: the pair's.")] = None,
     questions: Annotated[int, typer.Option(help="How many are shown.", min=1)] = 5,
     measured: Annotated[int, typer.Option(help="How many are measured.", min=1)] = 48,
     max_tokens: MaxTokens = 256,
 ) -> None:
-    """Serve the embedded pair and watch plain decoding and DFLASH give the same answers."""
+    """Serve a pair and watch plain decoding and DFLASH give the same answers."""
     from sglang_dflash.tools.demo.run import DemoOptions, run_demo
 
-    if not run_demo(DemoOptions(target, draft, prompts, questions, measured, max_tokens)):
+    chosen = find_pair(pair, target, draft)
+    prompts = prompts or chosen.prompts
+    if not run_demo(DemoOptions(chosen.target, chosen.draft, prompts, questions, measured, max_tokens)):
         raise typer.Exit(1)
 
 
@@ -65,10 +69,13 @@ def bench(
     kinds: Annotated[str, typer.Option(help="Comma-separated kinds; default: all deterministic ones.")] = "",
     per_kind: Annotated[int, typer.Option(help="Prompts per kind.", min=1)] = 2,
     longest: Annotated[bool, typer.Option("--longest", help="Of each kind, those with the longest answers.")] = False,
-    prompts: Annotated[Path, typer.Option(help="Folder of <kind>.jsonl files, or one file.")] = HELDOUT_DIR,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Folder of <kind>.jsonl files, or one file; default: the pair's.")
+    ] = None,
     max_tokens: MaxTokens = 256,
-    target: Target = str(TARGET_DIR),
-    draft: Draft = str(DRAFT_DIR),
+    pair: PairName = EMBEDDED,
+    target: Target = "",
+    draft: Draft = "",
     block_size: BlockSize = None,
     server_flags: ServerFlags = "",
     stages: Annotated[
@@ -81,6 +88,7 @@ def bench(
         return
     from sglang_dflash.tools.bench.run import BenchOptions, run_bench
 
+    chosen = find_pair(pair, target, draft)
     options = BenchOptions(
         systems=_words("systems", systems),
         concurrencies=tuple(int(word) for word in _words("concurrency", concurrency, str.isdigit)),
@@ -88,10 +96,10 @@ def bench(
         kinds=_words("kinds", kinds) if kinds else None,
         per_kind=per_kind,
         longest=longest,
-        prompts=prompts,
+        prompts=prompts or chosen.prompts,
         max_tokens=max_tokens,
-        target=target,
-        draft=draft,
+        target=chosen.target,
+        draft=chosen.draft,
         flags=tuple(shlex.split(server_flags)),
         block_size=block_size,
         stages=stages,
@@ -131,13 +139,15 @@ def generate(
     url: Annotated[str, typer.Option(help="A running server; default: start the embedded pair.")] = "",
     max_tokens: MaxTokens = 256,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    target: Target = str(TARGET_DIR),
-    draft: Draft = str(DRAFT_DIR),
+    pair: PairName = EMBEDDED,
+    target: Target = "",
+    draft: Draft = "",
 ) -> None:
     """Answer one question, streamed."""
     from sglang_dflash.tools.demo.ask import answer_once
 
-    answer_once(prompt, url, {"max_tokens": max_tokens, "temperature": temperature}, target, draft)
+    chosen = None if url else find_pair(pair, target, draft)
+    answer_once(prompt, url, {"max_tokens": max_tokens, "temperature": temperature}, chosen)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -146,19 +156,31 @@ def serve(
     port: Annotated[int, typer.Option(help="TCP port.")] = 30000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     worker: Annotated[str, typer.Option(help="dflash, builtin or plain.")] = "dflash",
-    target: Target = str(TARGET_DIR),
-    draft: Draft = str(DRAFT_DIR),
+    pair: PairName = EMBEDDED,
+    target: Target = "",
+    draft: Draft = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command.")] = False,
 ) -> None:
-    """Serve the embedded pair in the foreground; further arguments go to SGLang."""
+    """Serve a pair in the foreground; further arguments go to SGLang."""
     from sglang_dflash.tools.serve.spec import ServerSpec, accelerator_present
 
-    spec = ServerSpec(target, None if worker == "plain" else draft, worker, tuple(context.args))
+    chosen = find_pair(pair, target, draft)
+    spec = ServerSpec(chosen.target, None if worker == "plain" else chosen.draft, worker, tuple(context.args))
     gpu = accelerator_present()
     command = spec.command(port, host, gpu)
     print(shlex.join(command), flush=True)
     if not dry_run:
         os.execve(command[0], command, spec.environment(gpu=gpu))
+
+
+@app.command("pair")
+def make_pair(
+    name: Annotated[str, typer.Argument(help=f"{EMBEDDED} or {SMOLLM2}.")],
+    dtype: Annotated[str, typer.Option(help=f"float32 or bfloat16, for {SMOLLM2}.")] = "float32",
+) -> None:
+    """Make a pair ready for use, and print where target and draft lie; made once, offline after that."""
+    found = find_pair(name, dtype=dtype)
+    print(f"target {found.target}\ndraft {found.draft}")
 
 
 @app.command()
@@ -229,7 +251,7 @@ def check(
         raise DFlashError("DRAFT", "is missing", "give a target and its draft, or neither for the embedded pair")
     if not target:
         setup.check_setup(console)
-        target, draft = str(TARGET_DIR), str(DRAFT_DIR)
+        target, draft, _ = find_pair(EMBEDDED)
     plan = Plan(
         block_size=block_size,
         window=window,

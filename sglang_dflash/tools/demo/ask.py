@@ -5,20 +5,21 @@ from typing import Any
 
 from rich.console import Console
 
+from sglang_dflash.tools.pair.named import Pair
 from sglang_dflash.tools.serve import Client, ServerSpec
 from sglang_dflash.tools.serve.console import started
 from sglang_dflash.tools.serve.log import log_folder
 
 
-def answer_once(prompt: str, url: str, fields: Mapping[str, Any], target: str, draft: str) -> None:
-    """Stream the answer to stdout; progress goes to stderr."""
+def answer_once(prompt: str, url: str, fields: Mapping[str, Any], pair: Pair | None) -> None:
+    """Stream the answer to stdout, from ``url`` or else a server of ``pair``; progress goes to stderr."""
     if url:
         client = Client(url)
         _stream(client, prompt, fields)
         client.close()
         return
     with log_folder() as folder:
-        spec = ServerSpec(target, draft, "dflash")
+        spec = ServerSpec(pair.target, pair.draft, "dflash")
         with started({"sglang-dflash": spec}, Console(stderr=True), folder) as servers:
             _stream(servers["sglang-dflash"].client, prompt, fields)
 
