@@ -1,7 +1,5 @@
 """SGLang's own sampler, run at every node of a proposal, so that sampling is plain decoding's by construction."""
 
-import dataclasses
-
 import torch
 from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
 
@@ -18,10 +16,16 @@ TOUCHES = (
             "top_ks",
             "min_ps",
             "sampling_seed",
-            "logit_bias",
             "is_all_greedy",
-            "grammar_mask",
-            "penalizer_orchestrator",
+            "is_any_greedy",
+            "need_top_p_sampling",
+            "need_top_k_sampling",
+            "need_min_p_sampling",
+            "npu_top_k_top_p_eligible",
+            "max_top_k",
+            "vocab_size",
+            "device",
+            "logit_bias",
         ),
     ),
     Touch(
@@ -33,20 +37,31 @@ TOUCHES = (
 )
 
 _PER_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed")
+_PER_BATCH = (
+    "is_all_greedy",
+    "is_any_greedy",
+    "need_top_p_sampling",
+    "need_top_k_sampling",
+    "need_min_p_sampling",
+    "npu_top_k_top_p_eligible",
+    "max_top_k",
+    "vocab_size",
+    "device",
+)
 
 
 def repeat_per_node(info: SamplingBatchInfo, width: int) -> SamplingBatchInfo:
     """``info`` of [bs] requests as that of [bs * width] rows, request-major.
 
-    Logit bias is left out: it is added to the logits once, per request (see ``add_logit_bias``).
+    All else that ``info`` holds is left at its empty default. Logit bias is added to the logits once, per request
+    (see ``add_logit_bias``). The rest belongs to requests that are refused: under overlap scheduling such a request
+    is in one round before it ends, and its rows would not be those of nodes.
     """
     repeated = {
         name: None if (value := getattr(info, name)) is None else value.repeat_interleave(width, dim=0)
         for name in _PER_REQUEST
     }
-    return dataclasses.replace(
-        info, **repeated, logit_bias=None, penalizer_orchestrator=None, grammars=None, grammar_mask=None
-    )
+    return SamplingBatchInfo(**repeated, **{name: getattr(info, name) for name in _PER_BATCH})
 
 
 def add_logit_bias(logits: torch.Tensor, info: SamplingBatchInfo | None, width: int) -> None:
