@@ -1,6 +1,5 @@
 """Target prefill, and injection of the prompt's context features in the same call."""
 
-import numpy
 import torch
 
 from sglang_dflash.engine.commit.inject import ContextInjector, Features
@@ -9,15 +8,17 @@ from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.worker_api import CaptureHiddenMode, GenerationBatchResult
 
 
-def extend_positions(prefix_lens: list[int], extend_lens: list[int], device) -> torch.Tensor:
+def extend_positions(prefix_lens: list[int], extend_lens: list[int], device: torch.device) -> torch.Tensor:
     """Positions [sum(extend_lens)] int64 of the extended tokens, request after request.
 
-    Built on the host from the scheduler's own lists, so that no device value is waited for.
+    Built on the host from the scheduler's own lists, so that no device value is waited for, and for a GPU in pinned
+    memory: a copy from any other may wait for the prefill that was queued before it.
     """
-    lens = numpy.asarray(extend_lens, dtype=numpy.int64)
-    starts = numpy.asarray(prefix_lens, dtype=numpy.int64) - (numpy.cumsum(lens) - lens)
-    positions = numpy.arange(int(lens.sum()), dtype=numpy.int64) + numpy.repeat(starts, lens)
-    return torch.from_numpy(positions).to(device, non_blocking=True)
+    lens, total = torch.tensor(extend_lens, dtype=torch.int64), sum(extend_lens)
+    starts = torch.tensor(prefix_lens, dtype=torch.int64) - (lens.cumsum(0) - lens)
+    positions = torch.arange(total, dtype=torch.int64, pin_memory=device.type == "cuda")
+    positions += starts.repeat_interleave(lens, output_size=total)
+    return positions.to(device, non_blocking=True)
 
 
 class Prefill:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cuda_form import CUDA, cuda_form
 
 from sglang_dflash.engine.buffers import RoundBuffers
 from sglang_dflash.engine.counting import RoundCounter, counted
@@ -67,6 +68,13 @@ def test_positions_of_extended_tokens(prefix_lens, extend_lens):
     expected = [start + i for start, count in zip(prefix_lens, extend_lens, strict=True) for i in range(count)]
     positions = extend_positions(prefix_lens, extend_lens, CPU)
     assert positions.dtype == torch.int64 and positions.tolist() == expected
+
+
+def test_positions_reach_a_gpu_from_pinned_memory():
+    with cuda_form() as launches:
+        positions = extend_positions([0, 7], [8192, 8192], CUDA)
+    assert positions.is_cuda and positions.shape == (16384,)
+    assert launches.names == {"_to_copy": 1} and launches.pageable == []
 
 
 def test_state_between_rounds_holds_anchors_and_lengths():
