@@ -29,6 +29,9 @@ Target = Annotated[str, typer.Option(help="Target checkpoint, folder or hub name
 Draft = Annotated[str, typer.Option(help="DFlash draft checkpoint; default: the pair's.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 BlockSize = Annotated[int | None, typer.Option(help="Positions per block; default: as trained.")]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="On a GPU: float32 and Triton attention, for answers equal token for token.")
+]
 ServerFlags = Annotated[str, typer.Option(help="More launch_server arguments, for every server.")]
 
 
@@ -77,6 +80,7 @@ def bench(
     target: Target = "",
     draft: Draft = "",
     block_size: BlockSize = None,
+    exact: Exact = False,
     server_flags: ServerFlags = "",
     stages: Annotated[
         bool | None, typer.Option(help="Time our stages; default: on CPU only, where it costs nothing.")
@@ -103,6 +107,7 @@ def bench(
         flags=tuple(shlex.split(server_flags)),
         block_size=block_size,
         stages=stages,
+        exact=exact,
         out=out,
     )
     if not run_bench(options):
@@ -142,12 +147,13 @@ def generate(
     pair: PairName = EMBEDDED,
     target: Target = "",
     draft: Draft = "",
+    exact: Exact = False,
 ) -> None:
     """Answer one question, streamed."""
     from sglang_dflash.tools.demo.ask import answer_once
 
     chosen = None if url else find_pair(pair, target, draft)
-    answer_once(prompt, url, {"max_tokens": max_tokens, "temperature": temperature}, chosen)
+    answer_once(prompt, url, {"max_tokens": max_tokens, "temperature": temperature}, chosen, exact)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -159,13 +165,15 @@ def serve(
     pair: PairName = EMBEDDED,
     target: Target = "",
     draft: Draft = "",
+    exact: Exact = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command.")] = False,
 ) -> None:
     """Serve a pair in the foreground; further arguments go to SGLang."""
     from sglang_dflash.tools.serve.spec import ServerSpec, accelerator_present
 
     chosen = find_pair(pair, target, draft)
-    spec = ServerSpec(chosen.target, None if worker == "plain" else chosen.draft, worker, tuple(context.args))
+    draft_path = None if worker == "plain" else chosen.draft
+    spec = ServerSpec(chosen.target, draft_path, worker, tuple(context.args), exact=exact)
     gpu = accelerator_present()
     command = spec.command(port, host, gpu)
     print(shlex.join(command), flush=True)

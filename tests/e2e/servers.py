@@ -27,6 +27,7 @@ from pathlib import Path
 from sglang_dflash.tools.bench.prompts import Prompt, load_prompts, renderer
 from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
 from sglang_dflash.tools.serve import ServerProcess, ServerSpec
+from sglang_dflash.tools.serve.spec import MEMORY_FLAG, SHARED_MEMORY, accelerator_present
 
 LIMIT = int(os.environ.get("SGLANG_DFLASH_TEST_SERVERS", "3" if "PYTEST_XDIST_WORKER" in os.environ else "5"))
 
@@ -102,7 +103,9 @@ class Servers:
     def spec(self, worker: str, *flags, **env) -> ServerSpec:
         """The spec of the pair with that worker."""
         draft = None if worker == "plain" else self.pair.draft
-        return ServerSpec(self.pair.target, draft, worker).with_flags(*flags).with_env(**env)
+        # As many as may be alive share a GPU.
+        share = (MEMORY_FLAG, f"{SHARED_MEMORY / LIMIT:.2f}") if accelerator_present() else ()
+        return ServerSpec(self.pair.target, draft, worker, exact=True).with_flags(*share, *flags).with_env(**env)
 
     def stop(self, which: ServerSpec | ServerProcess) -> None:
         """Stop one server."""

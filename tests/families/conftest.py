@@ -85,7 +85,7 @@ class Plain(dict):
 @pytest.fixture(scope="module")
 def plain(family, pair, logs, launch):
     """Plain decoding's answer to every ask, with log-probabilities."""
-    spec = ServerSpec(str(pair[0]), None, "plain").with_flags(*family.flags).with_env(**family.env)
+    spec = ServerSpec(str(pair[0]), None, "plain", exact=True).with_flags(*family.flags).with_env(**family.env)
     asks = every_ask()
     with ServerProcess(spec, logs, launcher=launch) as server:
         prompts = [ask.prompt for ask in asks]
@@ -144,7 +144,7 @@ def served(request, family, pair, plain, logs, launch, tmp_path_factory) -> Serv
     }
     if request.param == "tree":
         env["SGLANG_DFLASH_CPU_OVERLAP"] = "on"
-    spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash").with_flags(*family.flags)
+    spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash", exact=True).with_flags(*family.flags)
     spec = spec.with_flags("--chunked-prefill-size", family.chunk, *flags)
     with ServerProcess(spec.with_env(**family.env, **env), logs, launcher=launch) as server:
         yield Served(request.param, server, drafted)

@@ -54,7 +54,7 @@ def _second_turns(plain) -> list[Ask]:
 @pytest.fixture(scope="module")
 def plain(family, pair, logs, launch):
     """Plain decoding's answers, without a cache: {ask: Generation}."""
-    spec = ServerSpec(str(pair[0]), None, "plain").with_flags(*family.flags, "--disable-radix-cache")
+    spec = ServerSpec(str(pair[0]), None, "plain", exact=True).with_flags(*family.flags, "--disable-radix-cache")
     answers = {}
     with ServerProcess(spec, logs, launcher=launch) as server:
         for asks in (_first_turns(), None):
@@ -128,7 +128,11 @@ def test_all_states_are_free_afterwards(served):
 def test_retraction_with_lazy_snapshots(family, pair, logs, oracle, plain, tmp_path):
     """Running requests are evicted and prefilled again, often; snapshots only where an interval ends."""
     env = {"SGLANG_DFLASH_CPU_OVERLAP": "on", "SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "9"}
-    spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash").with_flags(*family.flags, *LAZY, *CHUNKS).with_env(**env)
+    spec = (
+        ServerSpec(str(pair[0]), str(pair[1]), "dflash", exact=True)
+        .with_flags(*family.flags, *LAZY, *CHUNKS)
+        .with_env(**env)
+    )
     asks = _first_turns()
     with ServerProcess(spec, logs) as server:
         answers = server.client.generate_many([a.prompt for a in asks], 4, [a.sampling() for a in asks])
@@ -139,7 +143,7 @@ def test_retraction_with_lazy_snapshots(family, pair, logs, oracle, plain, tmp_p
 def test_ranks_and_mixed_chunks(family, pair, logs, launch, oracle, plain):
     """States are split by heads; prompts are prefilled in one pass with requests that decode."""
     flags = ("--tp-size", RANKS[family.name], "--enable-mixed-chunk", "--chunked-prefill-size", "96")
-    spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash").with_flags(*family.flags, *EXTRA, *flags)
+    spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash", exact=True).with_flags(*family.flags, *EXTRA, *flags)
     spec = spec.with_env(SGLANG_DFLASH_CPU_OVERLAP="on")
     asks = [ask._replace(max_new_tokens=60) for ask in _first_turns()]
     with ServerProcess(spec, logs, launcher=launch) as server:

@@ -67,7 +67,7 @@ def prompts() -> list[list[int]]:
 @pytest.fixture(scope="module")
 def answers(name, folders, prompts, logs, launch):
     family = BY_NAME[name]
-    spec = ServerSpec(*map(str, folders), "dflash").with_flags(*family.flags)
+    spec = ServerSpec(*map(str, folders), "dflash", exact=True).with_flags(*family.flags)
     with ServerProcess(spec.with_env(**family.env), logs, launcher=launch) as server:
         return server.client.generate_many(prompts, 4, {"temperature": 0.0, "max_new_tokens": 200})
 

@@ -74,7 +74,7 @@ class TestSummary:
 class TestEquality:
     def test_same(self):
         turns = [turn(name, 1, [answer([1, 2]), answer([3])]) for name in ("plain", "dflash")]
-        assert equality.compare(turns, PROMPTS, None) == (4, [])
+        assert equality.compare(turns, PROMPTS, None) == (4, [], equality.TIE)
 
     @pytest.mark.parametrize("gap, tie", [(5e-5, True), (2e-4, False)])
     def test_the_judge_decides_ties(self, gap, tie):
@@ -88,6 +88,13 @@ class TestEquality:
         (difference,) = found.differences
         assert (difference.prompt, difference.system, difference.position) == ("a-0", "dflash", 1)
         assert difference.tie is tie and bool(found.wrong) is not tie
+
+    def test_two_neighbouring_logits_are_a_tie_in_bfloat16(self):
+        turns = [turn("plain", 1, [answer([1, 2])]), turn("dflash", 1, [answer([1, 5])])]
+        for gap, tie in ((0.2, True), (0.3, False)):
+            found = equality.compare(turns, PROMPTS[:1], Judge(-1.0, -1.0 - gap), equality.HALF_TIE)
+            assert found.differences[0].tie is tie
+            assert ("under 0.25 nats" in report.equality_line(found)) is tie
 
     def test_a_short_answer_is_no_tie(self):
         turns = [turn("plain", 1, [answer([1, 2]), answer([3])]), turn("dflash", 1, [answer([1]), answer([3])])]
@@ -138,6 +145,8 @@ class TestSystems:
         assert specs["builtin"].flags == specs["dflash"].flags == ("--page-size", "4", *specs["dflash"].flags[2:])
         assert "--speculative-num-draft-tokens" in specs["dflash"].flags
         assert dict(specs["dflash"].env) == {"SGLANG_DFLASH_TIMINGS": str(tmp_path / "x")}
+        assert not any(spec.exact for spec in specs.values())
+        assert all(spec.exact for spec in systems.build_specs(("plain", "dflash"), "t", "d", exact=True).values())
 
     def test_the_built_in_worker_gives_way(self):
         every, room = ("plain", "builtin", "dflash"), 3 * systems.SERVER_BYTES

@@ -60,6 +60,13 @@ def test_serve_prints_the_command():
     assert "DFLASH" not in done.output and "launch_server" in done.output
 
 
+def test_serve_on_a_gpu_forces_nothing_unless_asked(monkeypatch):
+    monkeypatch.setattr("sglang_dflash.tools.serve.spec.accelerator_present", lambda: True)
+    usual, exact = (RUNNER.invoke(cli.app, ["serve", "--dry-run", *more]).output for more in ([], ["--exact"]))
+    assert not any(flag in usual for flag in ("--dtype", "--attention-backend", "--mem-fraction-static"))
+    assert "--dtype float32 --attention-backend triton" in exact and "--mem-fraction-static" not in exact
+
+
 @pytest.mark.parametrize(
     "arguments, field",
     [

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from sglang_dflash.tools.serve import Client, ServerProcess, ServerSpec, ports
 from sglang_dflash.tools.serve.log import LogWatch, error_line, log_folder
 from sglang_dflash.tools.serve.ports import free_port, release_port
 from sglang_dflash.tools.serve.process import wait_all
+from sglang_dflash.tools.serve.spec import side_by_side
 
 STUB = Path(__file__).with_name("stub_server.py")
 SPEC = ServerSpec("target")
@@ -53,6 +55,29 @@ class TestSpec:
     def test_own_flags_come_last(self):
         command = ServerSpec("t").with_flags("--page-size", 16).command(1, gpu=True)
         assert command[-2:] == ["--page-size", "16"]
+
+    def test_a_gpu_serves_as_sglang_would_unless_answers_are_compared(self):
+        spec = ServerSpec("t", "d", "dflash")
+        assert spec.command(1, gpu=True) == spec.command(1) == replace(spec, exact=True).command(1)
+        more = replace(spec, exact=True).command(1, gpu=True)[len(spec.command(1)) :]
+        assert more == [
+            "--dtype",
+            "float32",
+            "--attention-backend",
+            "triton",
+            "--speculative-draft-attention-backend",
+            "triton",
+        ]
+        assert not [word for word in replace(ServerSpec("t"), exact=True).command(1, gpu=True) if "speculative" in word]
+
+    def test_servers_side_by_side_share_a_gpu(self):
+        one, other = ServerSpec("t"), ServerSpec("u", flags=("--mem-fraction-static", "0.3"))
+        assert side_by_side({"a": one}, gpu=True) == {"a": one}
+        assert side_by_side({"a": one, "b": other}, gpu=False) == {"a": one, "b": other}
+        shared = side_by_side({"a": one, "b": other}, gpu=True)
+        assert shared["a"].flags == ("--mem-fraction-static", "0.40")
+        # SGLang's parser takes the last of two.
+        assert shared["b"].flags == ("--mem-fraction-static", "0.40", "--mem-fraction-static", "0.3")
 
     def test_environment_drops_what_slows_a_server_and_names_the_worker(self):
         base = {"PYTHONDONTWRITEBYTECODE": "1", "TRITON_INTERPRET": "1", "SGLANG_DFLASH_WORKER": "x", "PYTHONPATH": "p"}

@@ -8,6 +8,7 @@ from sglang_dflash.tools.bench.prompts import Prompt
 from sglang_dflash.tools.serve import Client
 
 TIE = 1e-4  # nats: closer than this, two tokens are one choice to float32
+HALF_TIE = 0.25  # and to bfloat16, whose neighbouring logits lie 0.125 apart from 16 on: two roundings
 
 
 class Difference(NamedTuple):
@@ -19,11 +20,12 @@ class Difference(NamedTuple):
     expected: int | None  # token id; None past the end
     given: int | None
     gap: float | None  # nats between the two under plain decoding; None where not comparable
+    limit: float = TIE  # nats, below which they are a tie
 
     @property
     def tie(self) -> bool:
         """True where plain decoding itself can hardly tell the two tokens apart."""
-        return self.gap is not None and self.gap < TIE
+        return self.gap is not None and self.gap < self.limit
 
 
 class Comparison(NamedTuple):
@@ -31,6 +33,7 @@ class Comparison(NamedTuple):
 
     answers: int
     differences: list[Difference]
+    limit: float = TIE  # nats, below which a difference is a tie
 
     @property
     def ties(self) -> list[Difference]:
@@ -51,10 +54,12 @@ def first_difference(expected: Sequence[int], given: Sequence[int]) -> int | Non
     return None if len(expected) == len(given) else min(len(expected), len(given))
 
 
-def compare(turns: Sequence[Turn], prompts: Sequence[Prompt], judge: Client | None) -> Comparison:
+def compare(turns: Sequence[Turn], prompts: Sequence[Prompt], judge: Client | None, limit: float = TIE) -> Comparison:
     """Every answer against the first plain answer to its prompt (or the first system's, where plain is absent).
 
-    ``judge`` is a client of the plain server, asked for log-probabilities at a difference; None: none is a tie.
+    Args:
+        judge: a client of the plain server, asked for log-probabilities at a difference; None: none is a tie.
+        limit: nats, below which a difference is a tie.
     """
     first = next((turn for turn in turns if turn.system == "plain"), turns[0])
     found: dict[tuple, Difference] = {}
@@ -68,8 +73,8 @@ def compare(turns: Sequence[Turn], prompts: Sequence[Prompt], judge: Client | No
             key = (prompt.id, turn.system, position, given)
             if key not in found:
                 prefix = (*prompt.token_ids, *reference.token_ids[:position])
-                found[key] = Difference(*key[:3], expected, given, _gap(judge, prefix, expected, given))
-    return Comparison(sum(len(turn.answers) for turn in turns), list(found.values()))
+                found[key] = Difference(*key[:3], expected, given, _gap(judge, prefix, expected, given), limit)
+    return Comparison(sum(len(turn.answers) for turn in turns), list(found.values()), limit)
 
 
 def _at(tokens: Sequence[int], position: int) -> int | None:

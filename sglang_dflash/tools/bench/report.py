@@ -120,7 +120,7 @@ def equality_line(comparison: Comparison) -> str:
     """One sentence on whether the outputs agree."""
     if comparison.wrong:
         return f"{len(comparison.wrong)} answers differ from plain decoding: no ratio is printed."
-    ties = f", but for {len(comparison.ties)} ties under 1e-4 nats" if comparison.ties else ""
+    ties = f", but for {len(comparison.ties)} ties under {comparison.limit:g} nats" if comparison.ties else ""
     return f"All {comparison.answers} answers are identical to plain decoding, token for token{ties}."
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.tools.bench.equality import Comparison, compare
+from sglang_dflash.tools.bench.equality import HALF_TIE, TIE, Comparison, compare
 from sglang_dflash.tools.bench.measure import Plan, Turn, measure
 from sglang_dflash.tools.bench.memory import gpu_bytes, peak_bytes
 from sglang_dflash.tools.bench.plot import save_plot
@@ -49,6 +49,7 @@ class BenchOptions:
     flags: tuple[str, ...]
     block_size: int | None
     stages: bool | None  # None: where timing needs no waiting for the device
+    exact: bool  # float32, where an accelerator would take bfloat16
     out: Path
 
     def __post_init__(self):
@@ -70,14 +71,17 @@ def run_bench(options: BenchOptions) -> bool:
     with log_folder() as folder:
         stage_log = StageLog(folder / "rounds.jsonl")
         timings = stage_log.path if stages else None
-        specs = build_specs(systems, options.target, options.draft, options.flags, options.block_size, timings)
+        specs = build_specs(
+            systems, options.target, options.draft, options.flags, options.block_size, timings, options.exact
+        )
         console.print(f"Starting {len(specs)} servers, {len(prompts)} prompts each turn")
         with started(specs, console, folder) as servers:
             origin = provenance()
             idle = _idle_share(servers)
             turns = _measure(options, servers, prompts, stage_log, console)
             judge = servers["plain"].client if "plain" in servers else None
-            comparison = compare(turns, prompts, judge)
+            limit = TIE if options.exact or not accelerator_present() else HALF_TIE
+            comparison = compare(turns, prompts, judge, limit)
             memory = {
                 name: {"peak_bytes": peak_bytes(server), "gpu_bytes": gpu_bytes(server), "idle_cpu": idle[name]}
                 for name, server in servers.items()
@@ -139,6 +143,7 @@ def _results(turns: Sequence[Turn], cells: Sequence[Cell], comparison: Compariso
     return {
         "identical": same,
         "answers": comparison.answers,
+        "tie_below_nats": comparison.limit,
         "differences": [{**entry._asdict(), "tie": entry.tie} for entry in comparison.differences],
         "cells": [{**cell._asdict(), "acceptance": cell.acceptance._asdict()} for cell in cells],
         "ratios": ratios(cells) if same else None,

@@ -17,6 +17,7 @@ def build_specs(
     flags: tuple[str, ...] = (),
     block_size: int | None = None,
     timings: Path | None = None,
+    exact: bool = False,
 ) -> dict[str, ServerSpec]:
     """One spec per system, alike but for who decodes; ``timings`` is where our worker writes its stages."""
     specs = {}
@@ -24,7 +25,7 @@ def build_specs(
         own = flags
         if name != "plain" and block_size is not None:
             own = (*own, "--speculative-num-draft-tokens", str(block_size))
-        spec = ServerSpec(target, None if name == "plain" else draft, name, own)
+        spec = ServerSpec(target, None if name == "plain" else draft, name, own, exact=exact)
         if name == "dflash" and timings is not None:
             spec = spec.with_env(SGLANG_DFLASH_TIMINGS=str(timings))
         specs[name] = spec

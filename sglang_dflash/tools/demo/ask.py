@@ -11,7 +11,7 @@ from sglang_dflash.tools.serve.console import started
 from sglang_dflash.tools.serve.log import log_folder
 
 
-def answer_once(prompt: str, url: str, fields: Mapping[str, Any], pair: Pair | None) -> None:
+def answer_once(prompt: str, url: str, fields: Mapping[str, Any], pair: Pair | None, exact: bool) -> None:
     """Stream the answer to stdout, from ``url`` or else a server of ``pair``; progress goes to stderr."""
     if url:
         client = Client(url)
@@ -19,7 +19,7 @@ def answer_once(prompt: str, url: str, fields: Mapping[str, Any], pair: Pair | N
         client.close()
         return
     with log_folder() as folder:
-        spec = ServerSpec(pair.target, pair.draft, "dflash")
+        spec = ServerSpec(pair.target, pair.draft, "dflash", exact=exact)
         with started({"sglang-dflash": spec}, Console(stderr=True), folder) as servers:
             _stream(servers["sglang-dflash"].client, prompt, fields)
 

@@ -51,7 +51,7 @@ def run_demo(options: DemoOptions) -> bool:
     systems = fitting(WORKERS)
     if systems != WORKERS:
         console.print("Not enough free memory for three servers: the built-in worker is left out.")
-    specs = build_specs(systems, options.target, options.draft)
+    specs = build_specs(systems, options.target, options.draft, exact=True)
     for name, spec in specs.items():
         console.print(f"{LABELS[name]}: python {' '.join(spec.command(0)[1:8])} ...", soft_wrap=True)
     with log_folder() as folder:

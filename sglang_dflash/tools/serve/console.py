@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from sglang_dflash.tools.serve.process import START_TIMEOUT, ServerProcess, wait_all
-from sglang_dflash.tools.serve.spec import ServerSpec
+from sglang_dflash.tools.serve.spec import ServerSpec, accelerator_present, side_by_side
 
 WIDTH = 132  # columns where there is no terminal to ask
 
@@ -31,6 +31,7 @@ def started(
     Raises:
         DFlashError: one of them did not start.
     """
+    specs = side_by_side(specs, accelerator_present())
     servers = {label: make(spec, log_dir) for label, spec in specs.items()}
     try:
         for server in servers.values():

@@ -12,9 +12,11 @@ from sglang_dflash.errors import DFlashError
 WORKERS = ("plain", "builtin", "dflash")
 # An idle scheduler would otherwise spin on its queue and take a core from the others.
 COMMON_FLAGS = ("--sleep-on-idle",)
-# Exact comparison needs float32, which the default GPU attention backends lack.
-GPU_FLAGS = ("--dtype", "float32", "--attention-backend", "triton", "--mem-fraction-static", "0.2")
-GPU_DRAFT_FLAGS = ("--speculative-draft-attention-backend", "triton")
+# On a GPU, answers are the same token for token in float32 only, which its default attention backends lack.
+EXACT_FLAGS = ("--dtype", "float32", "--attention-backend", "triton")
+EXACT_DRAFT_FLAGS = ("--speculative-draft-attention-backend", "triton")
+MEMORY_FLAG = "--mem-fraction-static"
+SHARED_MEMORY = 0.8  # of a GPU, for all servers that run on it side by side
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class ServerSpec:
 
     ``worker`` is "plain" (no speculation), "builtin" (SGLang's own DFLASH worker) or "dflash" (ours).
     ``flags`` come last on the command line, so they override; ``env`` pairs are added to the environment.
+    ``exact`` asks for the number format and backends in which answers can be compared; it tells on a GPU only.
     """
 
     target: str
@@ -30,6 +33,7 @@ class ServerSpec:
     worker: str = "plain"
     flags: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    exact: bool = False
 
     def __post_init__(self):
         if self.worker not in WORKERS:
@@ -51,10 +55,10 @@ class ServerSpec:
         if self.worker != "plain":
             command += ["--speculative-algorithm", "DFLASH", "--speculative-draft-model-path", self.draft]
         command += ["--host", host, "--port", str(port), *COMMON_FLAGS]
-        if gpu:
-            command += GPU_FLAGS
+        if gpu and self.exact:
+            command += EXACT_FLAGS
             if self.worker != "plain":
-                command += GPU_DRAFT_FLAGS
+                command += EXACT_DRAFT_FLAGS
         return command + list(self.flags)
 
     def environment(self, base: Mapping[str, str] = os.environ, gpu: bool = False) -> dict[str, str]:
@@ -78,6 +82,14 @@ class ServerSpec:
     def key(self) -> str:
         """A short file-name-safe label."""
         return f"{self.worker}-{zlib.crc32(repr(self).encode()):08x}"
+
+
+def side_by_side(specs: Mapping[str, ServerSpec], gpu: bool) -> dict[str, ServerSpec]:
+    """The specs of servers that run at the same time: on a GPU each takes its share, unless it says how much."""
+    if not gpu or len(specs) < 2:
+        return dict(specs)
+    share = f"{SHARED_MEMORY / len(specs):.2f}"
+    return {label: replace(spec, flags=(MEMORY_FLAG, share, *spec.flags)) for label, spec in specs.items()}
 
 
 def accelerator_present() -> bool:
