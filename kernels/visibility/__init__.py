@@ -1,12 +1,5 @@
 """Which nodes of a tree a node may attend to."""
 
-from collections.abc import Callable
+from sglang_dflash.kernels.dispatch import by_device
 
-
-def choose(device_type: str) -> Callable:
-    """The ``visibility_from_parents`` to use on ``device_type``: Triton on ``"cuda"``, torch elsewhere."""
-    if device_type == "cuda":
-        from sglang_dflash.kernels.visibility.triton import visibility_from_parents
-    else:
-        from sglang_dflash.kernels.visibility.naive import visibility_from_parents
-    return visibility_from_parents
+choose = by_device(__name__, "visibility_from_parents")
