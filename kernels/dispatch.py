@@ -5,7 +5,7 @@ from importlib import import_module
 
 
 def by_device(package: str, name: str) -> Callable[[str], Callable]:
-    """``choose`` of an operation: device type -> ``package.triton.name`` on ``"cuda"``, ``package.naive.name`` elsewhere.
+    """``choose`` of an operation: ``package.triton.name`` on ``"cuda"``, ``package.naive.name`` on other device types.
 
     Only what is chosen is imported: a machine without Triton serves with the torch twins.
     """

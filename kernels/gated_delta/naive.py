@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from sglang_dflash.kernels.node_states import write_node_states
-from sglang_dflash.kernels.paths import decay_along_paths, per_head
+from sglang_dflash.kernels.node_states.naive import write_node_states
+from sglang_dflash.kernels.paths.naive import decay_along_paths, per_head
 
 EPS = 1e-6
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from sglang_dflash.kernels.chunks import ChunkPlan
+from sglang_dflash.kernels.chunks.plan import ChunkPlan
 from sglang_dflash.kernels.gated_delta.naive import Gates, _window
 
 

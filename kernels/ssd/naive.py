@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from sglang_dflash.kernels.chunks import ChunkPlan
-from sglang_dflash.kernels.node_states import write_node_states
-from sglang_dflash.kernels.paths import decay_along_paths, per_head
+from sglang_dflash.kernels.chunks.plan import ChunkPlan
+from sglang_dflash.kernels.node_states.naive import write_node_states
+from sglang_dflash.kernels.paths.naive import decay_along_paths, per_head
 
 
 class Head(NamedTuple):

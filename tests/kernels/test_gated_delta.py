@@ -5,10 +5,10 @@ import torch
 from linear_oracles import chain, delta_case, delta_loop, trees
 from transformers.models.qwen3_next import modeling_qwen3_next as reference
 
-from sglang_dflash.kernels import node_states
-from sglang_dflash.kernels.chunks import Keep, plan_chunks
+from sglang_dflash.kernels.chunks.plan import Keep, plan_chunks
 from sglang_dflash.kernels.gated_delta.naive import delta_nodes, delta_step, gates
 from sglang_dflash.kernels.gated_delta.prefill import delta_prefill
+from sglang_dflash.kernels.node_states import naive as node_states
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
 
 HEADS = ((2, 4), (3, 3), (1, 4))

@@ -7,8 +7,8 @@ from ssd_oracle import cut, ssd_case, ssd_loop
 from test_triton import run_cases
 from transformers.models.nemotron_h import modeling_nemotron_h as reference
 
-from sglang_dflash.kernels import node_states
-from sglang_dflash.kernels.chunks import Keep, plan_chunks
+from sglang_dflash.kernels.chunks.plan import Keep, plan_chunks
+from sglang_dflash.kernels.node_states import naive as node_states
 from sglang_dflash.kernels.ssd.naive import ssd_nodes, ssd_prefill, ssd_step
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
 

@@ -12,7 +12,7 @@ from sglang_dflash.cpu.host.recurrent import LayerStates
 from sglang_dflash.cpu.recurrent.mamba2 import Mamba2Attention
 from sglang_dflash.cpu.recurrent.plan import Prompts, plan_nodes, plan_prompts
 from sglang_dflash.cpu.recurrent.states import scatter_after_verify
-from sglang_dflash.kernels.chunks import plan_chunks
+from sglang_dflash.kernels.chunks.plan import plan_chunks
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
 
 sys.path.append(str(Path(__file__).parents[1] / "kernels"))

@@ -7,7 +7,7 @@ import torch
 
 from sglang_dflash.cpu.host.recurrent import LayerStates, MambaAttnBackendBase
 from sglang_dflash.kernels.causal_conv.naive import node_rows
-from sglang_dflash.kernels.chunks import ChunkPlan, Keep, plan_chunks
+from sglang_dflash.kernels.chunks.plan import ChunkPlan, Keep, plan_chunks
 
 
 class Prompts(NamedTuple):

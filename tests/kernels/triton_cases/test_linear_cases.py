@@ -26,7 +26,7 @@ from sglang.kernels.ops.mamba.mamba_state_scatter_triton import (
 
 from sglang_dflash.cpu.recurrent import projections, states
 from sglang_dflash.kernels.causal_conv.naive import conv_nodes, conv_ragged, conv_step, node_rows
-from sglang_dflash.kernels.chunks import plan_chunks
+from sglang_dflash.kernels.chunks.plan import plan_chunks
 from sglang_dflash.kernels.gated_delta.naive import delta_nodes, delta_step, gates
 from sglang_dflash.kernels.gated_delta.prefill import delta_prefill
 from sglang_dflash.kernels.tree_links.naive import links_from_parents

@@ -17,7 +17,7 @@ from sglang.kernels.ops.mamba.triton_ops import (
 from ssd_oracle import ssd_case
 from triton.runtime import Autotuner
 
-from sglang_dflash.kernels.chunks import plan_chunks
+from sglang_dflash.kernels.chunks.plan import plan_chunks
 from sglang_dflash.kernels.ssd.naive import ssd_nodes, ssd_prefill, ssd_step
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
 
