@@ -8,7 +8,7 @@ import torch
 from toy import PLAIN, ToyDraft, ToyTarget, node_prefixes, rows_of
 
 from sglang_dflash.kernels.accept.naive import accept
-from sglang_dflash.kernels.sample_rows import sample_rows
+from filtered_rows import sample_rows
 from sglang_dflash.types import empty_acceptance
 
 FILTERS = {

@@ -6,7 +6,7 @@ from scipy.stats import chi2
 from sglang.srt.layers.sampler import top_k_top_p_min_p_sampling_from_probs_torch
 from toy import rows_of
 
-from sglang_dflash.kernels.sample_rows import filtered_probs, sample_rows
+from filtered_rows import filtered_probs, sample_rows
 
 FILTERS = (
     (1.0, 1 << 30, 1.0, 0.0),

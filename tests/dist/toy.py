@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from sglang_dflash.kernels.sample_rows import filtered_probs
+from filtered_rows import filtered_probs
 
 PLAIN = (1.0, 1 << 30, 1.0, 0.0)
 

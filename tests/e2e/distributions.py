@@ -4,9 +4,8 @@ import math
 from collections import Counter
 
 import torch
+from filtered_rows import filtered_probs
 from scipy.stats import chi2
-
-from sglang_dflash.kernels.sample_rows import filtered_probs
 
 NO_FILTER = {"temperature": 1.0, "top_k": 1 << 30, "top_p": 1.0, "min_p": 0.0}
 MIN_EXPECTED = 5.0  # per bin, the usual condition for the chi-square approximation

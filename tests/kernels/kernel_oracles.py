@@ -83,34 +83,6 @@ def cached_key(key, position, norm_weight, eps, cos_sin, interleaved):
     return out
 
 
-def filtered_probs(logits, temperature, top_k, top_p, min_p):
-    """One row of floats -> probabilities in vocabulary order."""
-    scaled = [x / temperature for x in logits]
-    peak = max(scaled)
-    weights = [math.exp(x - peak) for x in scaled]
-    total = math.fsum(weights)
-    probs = [w / total for w in weights]
-    order = sorted(range(len(probs)), key=lambda token: (-probs[token], token))
-    kept, mass = {}, 0.0
-    for rank, token in enumerate(order):
-        if rank < top_k and mass <= top_p and probs[token] >= min_p * probs[order[0]]:
-            kept[token] = probs[token]
-        mass += probs[token]
-    total = math.fsum(kept.values())
-    return [kept.get(token, 0.0) / total for token in range(len(probs))]
-
-
-def inverse_cdf(probs, uniform):
-    """The token that ``uniform`` selects when tokens are laid out from most to least probable."""
-    order = sorted(range(len(probs)), key=lambda token: (-probs[token], token))
-    mass = 0.0
-    for token in order:
-        mass += probs[token]
-        if uniform < mass:
-            return token
-    return [token for token in order if probs[token] > 0][-1]
-
-
 def murmur3(data, seed=0):
     """MurmurHash3_x86_32 of bytes whose number is a multiple of four, as published."""
     state = seed

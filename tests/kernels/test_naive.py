@@ -14,7 +14,6 @@ from sglang_dflash.kernels.compact_kv.naive import compact_kv
 from sglang_dflash.kernels.inject_kv import make_inject_plan
 from sglang_dflash.kernels.inject_kv.naive import inject_kv
 from sglang_dflash.kernels.prepare_block.naive import prepare_block
-from sglang_dflash.kernels.sample_rows import filtered_probs, sample_rows
 from sglang_dflash.kernels.seeded_hash import murmur_hash32
 from sglang_dflash.kernels.tree_links.naive import links_from_parents
 from sglang_dflash.kernels.tree_mask.naive import flat_mask
@@ -194,52 +193,6 @@ def test_compact_kv_leaves_a_chain_alone():
     before = buffer.clone()
     compact_kv(path, torch.tensor([3], dtype=torch.int32), torch.tensor([[5, 3, 8, 2]]), make_kv_table([buffer]))
     assert torch.equal(buffer, before)
-
-
-FILTERS = (
-    (1.0, 1 << 30, 1.0, 0.0),
-    (0.3, 1 << 30, 1.0, 0.0),
-    (1.7, 5, 1.0, 0.0),
-    (1.0, 1, 1.0, 0.0),
-    (1.0, 1 << 30, 0.6, 0.0),
-    (1.0, 1 << 30, 1e-9, 0.0),
-    (1.0, 1 << 30, 1.0, 0.2),
-    (0.8, 7, 0.9, 0.05),
-)
-
-
-def filter_rows(filters, dtype=torch.float64):
-    """Columns of ``filters`` as the four arguments of the op."""
-    temperature, top_k, top_p, min_p = zip(*filters, strict=True)
-    return (
-        torch.tensor(temperature, dtype=dtype),
-        torch.tensor(top_k, dtype=torch.int32),
-        torch.tensor(top_p, dtype=dtype),
-        torch.tensor(min_p, dtype=dtype),
-    )
-
-
-@pytest.mark.parametrize("vocab", (1, 3, 111))
-def test_filtered_probs(vocab):
-    torch.manual_seed(vocab)
-    logits = (torch.randn(len(FILTERS), vocab, dtype=torch.float64) * 2).round(decimals=1)  # ties occur
-    got = filtered_probs(logits, *filter_rows(FILTERS))
-    for row, filters in enumerate(FILTERS):
-        wanted = oracles.filtered_probs(logits[row].tolist(), *filters)
-        assert max(abs(a - b) for a, b in zip(got[row].tolist(), wanted, strict=True)) < 1e-12
-
-
-def test_sample_rows_is_the_inverse_cdf():
-    rng = random.Random(5)
-    for trial in range(200):
-        filters = rng.choice(FILTERS)
-        logits = torch.tensor([[rng.gauss(0, 2) for _ in range(11)]], dtype=torch.float64)
-        uniform = rng.choice((0.0, rng.random(), 1 - 2**-53))
-        probs = filtered_probs(logits, *filter_rows([filters]))
-        got = sample_rows(logits, *filter_rows([filters]), torch.tensor([uniform], dtype=torch.float64))
-        wanted = oracles.inverse_cdf(probs[0].tolist(), uniform)
-        assert probs[0, got[0]] > 0, trial
-        assert int(got[0]) == wanted, trial
 
 
 def test_seeded_hash():

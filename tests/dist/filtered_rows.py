@@ -1,8 +1,9 @@
-"""Temperature, top-k, top-p and min-p as SGLang 0.5.23 applies them, and sampling by inverse CDF."""
+"""Temperature, top-k, top-p and min-p as SGLang 0.5.23 applies them, and sampling by inverse CDF.
+
+A served round samples with SGLang's own sampler; this states the same distribution for tests to enumerate.
+"""
 
 import torch
-
-from sglang_dflash.kernels.prepare_block.naive import block_offsets
 
 
 def filtered_probs(
@@ -51,7 +52,7 @@ def _sorted_weights(logits, temperature, top_k, top_p, min_p) -> tuple[torch.Ten
     """Unnormalised kept probabilities [R, V], most probable first, and their token ids [R, V]."""
     probs = (logits / temperature.to(logits.dtype).unsqueeze(1)).softmax(1)
     probs, token_ids = probs.sort(dim=1, descending=True, stable=True)
-    ranks = block_offsets(logits.shape[1], logits.device)
+    ranks = torch.arange(logits.shape[1])
     mass_before = probs.cumsum(1) - probs
     kept = ranks < top_k.unsqueeze(1)
     kept &= mass_before <= top_p.unsqueeze(1)
