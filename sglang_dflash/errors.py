@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 
 class DFlashError(Exception):
@@ -16,6 +17,12 @@ class DFlashError(Exception):
         self.field = field
         self.problem = problem
         self.remedy = remedy
+
+
+def end_process(reason: str) -> NoReturn:
+    """Print one line and leave with status 2; passes through SGLang's ``except Exception``."""
+    print(f"error: sglang-dflash: {reason}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
 
 
 @contextlib.contextmanager

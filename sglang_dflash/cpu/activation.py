@@ -18,13 +18,18 @@ DEVICE_NODES = (
 )
 
 
+def asked_for() -> bool:
+    """True where ``SGLANG_DFLASH_PLATFORM`` asks for the platform by name."""
+    return os.environ.get(SWITCH, "").strip().lower() == "cpu"
+
+
 def wanted() -> bool:
     """True where no accelerator is usable, or where ``SGLANG_DFLASH_PLATFORM=cpu`` asks.
 
     ``off`` disables the platform. DFlashError for any other value of the switch.
     """
     asked = os.environ.get(SWITCH, "").strip().lower()
-    if asked == "cpu":
+    if asked_for():
         return True
     if asked == "off" or os.environ.get("SGLANG_USE_CPU_ENGINE") == "1":
         return False

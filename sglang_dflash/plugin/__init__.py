@@ -3,8 +3,16 @@
 
 def activate() -> str | None:
     """Group ``sglang.srt.platforms``: our CPU platform where no accelerator is usable, else None."""
-    from sglang_dflash.cpu.activation import wanted
+    from sglang_dflash.cpu.activation import asked_for, wanted
+    from sglang_dflash.errors import DFlashError, end_process
+    from sglang_dflash.host.contract import require_version
 
+    try:
+        require_version()
+    except DFlashError as error:
+        if asked_for():
+            end_process(str(error))
+        return None  # ``register`` says why
     return "sglang_dflash.cpu.device:CpuPlatform" if wanted() else None
 
 

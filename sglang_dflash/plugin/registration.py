@@ -2,15 +2,14 @@
 
 import logging
 import os
-import sys
 
 from sglang_dflash import __version__
-from sglang_dflash.errors import DFlashError
+from sglang_dflash.errors import DFlashError, end_process
 from sglang_dflash.host.contract import Touch, require_version
+from sglang_dflash.plugin.unsupported import CREATE_WORKER, refuse_dflash
 
 logger = logging.getLogger(__name__)
 
-CREATE_WORKER = "sglang.srt.speculative.spec_info.SpeculativeAlgorithm.create_worker"
 ROW_HEADROOM = "sglang.srt.mem_cache.allocation_sizing.get_req_to_token_extra_context_len"
 
 TOUCHES = (
@@ -35,37 +34,35 @@ TOUCHES = (
 
 
 def install() -> None:
-    """Install every hook; on any failure print one line and end the process.
+    """Install every hook; under another SGLang version only what refuses DFLASH.
 
-    SGLang logs and swallows a plug-in's exceptions and would then serve with its built-in worker.
+    On any failure print one line and end the process: SGLang logs and swallows a plug-in's exceptions and would
+    then serve with its built-in worker.
     """
     try:
-        _install()
+        version = require_version()
     except DFlashError as error:
-        _stop(str(error))
+        refuse_dflash(error)
+        return
+    try:
+        _install(version)
+    except DFlashError as error:
+        end_process(str(error))
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
-        _stop(f"could not be installed: {cause} (report it; SGLANG_PLUGINS=none serves without it)")
+        end_process(f"could not be installed: {cause} (report it; SGLANG_PLUGINS=none serves without it)")
 
 
-def _stop(line: str) -> None:
-    print(f"error: sglang-dflash: {line}", file=sys.stderr, flush=True)
-    # SystemExit passes through SGLang's `except Exception`; children of the launcher end too.
-    raise SystemExit(2)
-
-
-def _install() -> None:
-    version = require_version()
+def _install(version: str) -> None:
     from sglang.srt.platforms import current_platform
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    from sglang_dflash.plugin import arguments, draft_config, requests
+    from sglang_dflash.plugin import arguments, draft_config
 
     HookRegistry.register(CREATE_WORKER, _create_worker, HookType.AROUND)
     HookRegistry.register(ROW_HEADROOM, _row_headroom, HookType.AROUND)
     arguments.install()
     draft_config.install()
-    requests.install()
     if current_platform.device_name == "sglang_dflash_cpu":
         from sglang_dflash.cpu.install import install as install_platform
 
@@ -99,7 +96,7 @@ def _create_worker(original, algorithm, server_args):
 
 
 def _choose_worker(original, algorithm, server_args, options) -> type:
-    from sglang_dflash.plugin import draft_config
+    from sglang_dflash.plugin import draft_config, requests
 
     reason = _reason_for_builtin(server_args, options)
     if reason is not None:
@@ -114,6 +111,7 @@ def _choose_worker(original, algorithm, server_args, options) -> type:
         require_version(),
         os.getpid(),
     )
+    requests.install()
     return DFlashWorker
 
 

@@ -10,7 +10,6 @@ from sglang_dflash.host.contract import Touch
 
 logger = logging.getLogger(__name__)
 
-CREATE_WORKER = "sglang.srt.speculative.spec_info.SpeculativeAlgorithm.create_worker"
 VALIDATE = "sglang.srt.speculative.dflash_utils.validate_dflash_request"
 SCHEDULER = "sglang.srt.managers.scheduler"
 
@@ -130,22 +129,10 @@ def table() -> str:
 
 
 def install() -> None:
-    """Have requests validated wherever our worker serves.
+    """Have this process's requests validated; called where our worker is chosen, and nowhere else.
 
-    The function to hook lives in a heavy module: it is hooked when the scheduler, which has loaded it, asks
-    for its worker.
+    The function to hook lives in a heavy module, which the scheduler has loaded by then.
     """
-    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
-
-    HookRegistry.register(CREATE_WORKER, _after_create_worker, HookType.AFTER)
-
-
-def _after_create_worker(worker, *_args) -> None:
-    if worker.__module__.startswith("sglang_dflash."):
-        _hook_validation()
-
-
-def _hook_validation() -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     HookRegistry.register(VALIDATE, _validate, HookType.AROUND)

@@ -76,10 +76,12 @@ def test_every_feature_is_told_once():
 
 
 HOOKED = """
+import os
 from types import SimpleNamespace
 import sglang.srt.managers.scheduler as scheduler
+from sglang.srt.runtime_context import get_parallel
 from sglang.srt.sampling.sampling_params import SamplingParams
-from sglang_dflash.plugin import requests
+from sglang_dflash.plugin import registration
 
 def ask(**sampling):
     req = SimpleNamespace(sampling_params=SamplingParams(**sampling), return_logprob=False,
@@ -87,11 +89,18 @@ def ask(**sampling):
         return_sampling_mask=False, custom_logit_processor=None, return_hidden_states=False)
     return scheduler.validate_dflash_request(req, True)
 
-builtin = type("Builtin", (), {"__module__": "sglang.srt.speculative.dflash_worker_v2"})
-ours = type("Ours", (), {"__module__": "sglang_dflash.engine.worker"})
-requests._after_create_worker(builtin)
+def choose(worker, counts):
+    os.environ.update(SGLANG_DFLASH_WORKER=worker, SGLANG_DFLASH_COUNTS=counts)
+    server_args = SimpleNamespace(speculative_draft_model_path="not/here", speculative_draft_model_revision=None)
+    with get_parallel().override(attn_dp_enabled=False):
+        builtin = type("Builtin", (), {})
+        return registration._create_worker(lambda *_: builtin, SimpleNamespace(is_dflash=lambda: True), server_args)
+
+choose("builtin", "")
+# Wrapped, it is a class of our own module.
+assert choose("builtin", "/dev/null").__module__.startswith("sglang_dflash")
 assert ask(min_new_tokens=1) is None
-requests._after_create_worker(ours)
+choose("dflash", "/dev/null")
 assert "min_new_tokens" in ask(min_new_tokens=1)
 assert ask() is None
 print("hooked")

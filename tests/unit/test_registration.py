@@ -128,14 +128,14 @@ def test_a_plain_pair_runs_on_ours_and_the_log_has_both_versions(monkeypatch, ca
     ("error", "line"),
     [
         (
-            DFlashError("sglang", "version 0 is installed", "pip install it"),
-            "sglang: version 0 is installed (pip",
+            DFlashError("sglang", "hooks did not land", "reinstall it"),
+            "sglang: hooks did not land (reinstall",
         ),
         (RuntimeError("no such hook"), "could not be installed: RuntimeError: no such hook"),
     ],
 )
 def test_a_failing_installation_is_one_line_and_status_2(monkeypatch, capsys, error, line):
-    def fail():
+    def fail(_version):
         raise error
 
     monkeypatch.setattr(registration, "_install", fail)
@@ -149,10 +149,9 @@ def test_a_failing_installation_is_one_line_and_status_2(monkeypatch, capsys, er
 
 # SGLang logs and swallows what a plug-in raises; a process must end all the same.
 BROKEN = """
-import importlib.metadata
-installed = importlib.metadata.version
-importlib.metadata.version = lambda name: "0.5.22" if name == "sglang" else installed(name)
 from sglang.srt.plugins import load_plugins
+from sglang_dflash.plugin import arguments
+arguments.FROM_CLI_ARGS = "sglang.srt.server_args.ServerArgs.moved_elsewhere"
 load_plugins()
 print("serving with the built-in worker")
 """
@@ -162,10 +161,7 @@ def test_sglang_does_not_get_to_swallow_it():
     run = subprocess.run([sys.executable, "-c", BROKEN], env=environment(), capture_output=True, text=True, timeout=600)
     assert run.returncode == 2 and "serving" not in run.stdout
     lines = [line for line in run.stderr.splitlines() if line.startswith("error:")]
-    assert lines == [
-        "error: sglang-dflash: sglang: version 0.5.22 is installed, this plug-in is written for "
-        f"{SGLANG_VERSION} (pip install sglang=={SGLANG_VERSION})"
-    ]
+    assert len(lines) == 1 and "hooks did not land on sglang.srt.server_args.ServerArgs.moved_elsewhere" in lines[0]
 
 
 def test_rows_of_the_slot_table_hold_a_full_requests_reserve(monkeypatch):
