@@ -96,6 +96,14 @@ def test_retraction_under_kv_pressure(servers, plain, tokenizer):
     assert sum(a.meta["num_retractions"] for a in answers) > 0
 
 
+def test_a_window_longer_than_the_context(servers, plain, tokenizer):
+    server = servers.dflash("--context-length", 256, "--speculative-draft-window-size", 512, "--page-size", 4)
+    prompts = [ask.prompt[:150] for ask in questions(tokenizer, 1)]
+    asks = [Ask(prompts[0][:1], 250), Ask(prompts[1], 256 - len(prompts[1]) - 6), *(Ask(p, 90) for p in prompts[2:8])]
+    answers = server.client.generate_many([a.prompt for a in asks], 4, [a.sampling() for a in asks])
+    assert_same(plain, asks, answers)
+
+
 def test_sliding_draft_layers_by_config(servers, pair, plain, tokenizer, tmp_path_factory):
     """A draft whose config makes one layer slide (causally) and one see all: weaker drafts, same answers."""
     folder = tmp_path_factory.mktemp("sliding-draft")

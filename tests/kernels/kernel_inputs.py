@@ -7,9 +7,11 @@ import torch
 
 from sglang_dflash.kernels.compact_kv import make_kv_table
 from sglang_dflash.kernels.inject_kv import InjectPlan, make_inject_plan
+from sglang_dflash.kernels.window_rows import Window
 from sglang_dflash.types import Acceptance, BlockInputs
 
 BATCH_SIZES = (1, 3, 17)
+WINDOWS = (Window(7, 1, 2), Window(40, 4, 5), Window(1100, 16, 16), Window(9000, 1, 16))
 POISON = -7_777_777
 GUARD = 64
 
@@ -66,6 +68,23 @@ def block_case(bs: int, block_size: int, device: str, seed: int):
 def empty_block(bs: int, block_size: int, guard: Guarded) -> BlockInputs:
     """Poisoned ``BlockInputs``."""
     return BlockInputs(*(guard.empty(bs * block_size) for _ in range(3)))
+
+
+def window_case(bs: int, window: Window, columns: int, device: str):
+    """-> (arguments of window_rows, guards); the last request's block ends with its row."""
+    torch.manual_seed(bs)
+    guard = Guarded(device)
+    prefix_lens = torch.randint(0, columns - window.block + 1, (bs,))
+    prefix_lens[-1] = columns - window.block
+    arguments = (
+        guard.copy(torch.randint(1, 2**30, (bs + 4, columns), dtype=torch.int32)),
+        guard.copy(torch.randperm(bs + 4)[:bs]),
+        guard.copy(prefix_lens),
+        window,
+        guard.empty(bs + 4, columns, dtype=torch.int32),
+        guard.empty(bs),
+    )
+    return arguments, guard
 
 
 def random_parents(width: int, rng: random.Random, padded: bool) -> list[int]:

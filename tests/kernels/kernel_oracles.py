@@ -14,6 +14,14 @@ def prepare_block(bonus, prefix_lens, rows, req_to_token, mask_token_id, block_s
     return ids, positions, slots
 
 
+def window_row(row, prefix, window, page, block):
+    """One request: its slots -> the visible ones and the block's, and how many are context."""
+    start = max(0, prefix - window)
+    while start % page:
+        start -= 1
+    return row[start : prefix + block], prefix - start
+
+
 def accept(tokens, target_tokens, parents):
     """One request -> (path, bonus); ``parents`` None for a chain."""
     if parents is None:

@@ -18,6 +18,7 @@ from sglang_dflash.kernels.seeded_hash import murmur_hash32
 from sglang_dflash.kernels.tree_links.naive import links_from_parents
 from sglang_dflash.kernels.tree_mask.naive import flat_mask
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
+from sglang_dflash.kernels.window_rows.naive import window_rows
 
 
 @pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
@@ -29,6 +30,22 @@ def test_prepare_block(bs, block_size):
     bonus, prefix, rows, table, mask = (a.tolist() if torch.is_tensor(a) else a for a in arguments)
     expected = oracles.prepare_block(bonus, prefix, rows, table, mask, block_size)
     assert [t.tolist() for t in out] == [list(e) for e in expected]
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("window", inputs.WINDOWS, ids=str)
+@pytest.mark.parametrize("columns", (97, 2500))
+def test_window_rows(bs, window, columns):
+    arguments, guard = inputs.window_case(bs, window, columns, "cpu")
+    rows, requests, prefix_lens, _, out, visible = arguments
+    window_rows(*arguments)
+    for b, request in enumerate(requests.tolist()):
+        slots, context = oracles.window_row(rows[request].tolist(), int(prefix_lens[b]), *window)
+        assert visible[b] == context
+        assert out[request, : len(slots)].tolist() == slots
+    others = sorted(set(range(len(rows))) - set(requests.tolist()))
+    assert (out[others] == inputs.POISON).all()
     guard.check()
 
 

@@ -52,8 +52,8 @@ def test_choice_follows_the_device():
     code = (
         "import sys\n"
         "from sglang_dflash.kernels import accept, compact_kv, inject_kv, prepare_block\n"
-        "from sglang_dflash.kernels import tree_links, tree_mask, visibility\n"
-        "ops = (accept, compact_kv, inject_kv, prepare_block, tree_links, tree_mask, visibility)\n"
+        "from sglang_dflash.kernels import tree_links, tree_mask, visibility, window_rows\n"
+        "ops = (accept, compact_kv, inject_kv, prepare_block, tree_links, tree_mask, visibility, window_rows)\n"
         "assert all(op.choose('cpu').__module__ == op.__name__ + '.naive' for op in ops)\n"
         "assert 'triton' not in sys.modules\n"
         "assert all(op.choose('cuda').__module__ == op.__name__ + '.triton' for op in ops)\n"

@@ -1,12 +1,13 @@
-"""What a call would launch on a CUDA device, counted without one: fake tensors that have shapes and no memory."""
+"""What a call would launch on a CUDA device, counted without one: tensors there have shapes and no memory."""
 
 from collections import Counter
 from contextlib import contextmanager
 from unittest import mock
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 CUDA = torch.device("cuda", 0)
 _EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
@@ -15,22 +16,35 @@ _EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_stride
 class Launches(TorchDispatchMode):
     """``names``: launches by operation or kernel; ``pageable``: copies to the device from memory that is not pinned."""
 
-    def __init__(self):
+    def __init__(self, mode: FakeTensorMode):
         super().__init__()
+        self._mode = mode
         self.names: Counter[str] = Counter()
         self.pageable: list[str] = []
         self._pinned: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        pinned = kwargs.pop("pin_memory", False)  # fake tensors cannot be
-        out = func(*args, **kwargs)
-        given, made = tensors((args, kwargs)), tensors(out)
+        pinned = kwargs.pop("pin_memory", False)  # only a CUDA host can
+        given = tensors((args, kwargs))
+        out = self._call(func, args, kwargs, any(isinstance(tensor, FakeTensor) for tensor in given))
+        made = tensors(out)
         if pinned:
             self._pinned |= {memory(tensor) for tensor in made}
         if any(tensor.is_cuda for tensor in given + made):
             self._count(func._schema, given, made)
         return out
+
+    def _call(self, func, args, kwargs, on_device: bool):
+        """Host tensors are real, and their values count; what meets the device is not."""
+        if not on_device and torch.device(kwargs.get("device") or "cpu").type == "cpu":
+            with unset_fake_temporarily():
+                return func(*args, **kwargs)
+        args, kwargs = tree_map_only(torch.Tensor, self._fake, (args, kwargs))
+        return func(*args, **kwargs)
+
+    def _fake(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if isinstance(tensor, FakeTensor) else self._mode.from_tensor(tensor)
 
     def _count(self, schema, given: list[torch.Tensor], made: list[torch.Tensor]) -> None:
         name = schema.name.split("::")[1]
@@ -69,6 +83,7 @@ def cuda_form():
     def launched(kernel, *args, grid, warmup, **kwargs):
         launches.names[kernel.fn.__name__] += 1
 
-    launches = Launches()
-    with FakeTensorMode(), mock.patch.object(JITFunction, "run", launched), torch.no_grad(), launches:
+    mode = FakeTensorMode()
+    launches = Launches(mode)
+    with mode, mock.patch.object(JITFunction, "run", launched), torch.no_grad(), launches:
         yield launches

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cuda_form import CUDA, cuda_form
 from rooms import runner
 
 from sglang_dflash.engine.draft.view import WholeContext, WindowedContext
@@ -72,12 +73,38 @@ def test_past_the_end_of_a_row_nothing_is_read_beyond_the_table():
     view = WindowedContext(runner(rows=own), target_rows, 4, 8, 1)
     reads = view.reads(Plan(), torch.tensor([0]), torch.tensor([16]), None, torch.tensor([20], dtype=torch.int32))
     assert own[0].tolist() == list(range(9, 21))
-    # A short context near the end of the table: the columns behind the block repeat the last one.
+    # A short context near the end of the table: the columns behind the block are not the draft's.
     short = torch.arange(1, 8, dtype=torch.int32).view(1, 7)
     view = WindowedContext(runner(rows=own), short, 4, 8, 1)
     reads = view.reads(Plan(), torch.tensor([0]), torch.tensor([3]), None, torch.tensor([7], dtype=torch.int32))
     assert reads.prefix_lens.tolist() == [3]
-    assert own[0].tolist() == [1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7, 7]
+    assert own[0].tolist() == [1, 2, 3, 4, 5, 6, 7, *range(16, 21)]
+
+
+@pytest.mark.parametrize("page", [1, 4])
+def test_a_window_wider_than_the_rows_is_the_whole_context(page):
+    block, columns = 5, 64
+    target_rows = torch.randint(1, 10**6, (3, columns), dtype=torch.int32)
+    own = torch.full((3, columns), -1, dtype=torch.int32)
+    view = WindowedContext(runner(rows=own), target_rows, block, 4096, page)
+    prefixes, requests = [0, columns - block], torch.tensor([2, 0])
+    host_lens = torch.tensor([block, columns + 3], dtype=torch.int32)
+    reads = view.reads(Plan(), requests, torch.tensor(prefixes), None, host_lens)
+    assert reads.prefix_lens.tolist() == prefixes
+    for request, prefix in zip(requests.tolist(), prefixes, strict=True):
+        assert own[request, : prefix + block].tolist() == target_rows[request, : prefix + block].tolist()
+    assert reads.host_lens.tolist() == [block, columns]
+
+
+def test_a_window_is_one_launch_on_a_gpu():
+    with cuda_form() as launches:
+        rows = torch.empty(8, 8192, dtype=torch.int32, device=CUDA)
+        view = WindowedContext(runner(rows=torch.empty_like(rows)), rows, 16, 4096, 16)
+        requests, prefix_lens = torch.empty(2, 3, dtype=torch.int64, device=CUDA)
+        before = launches.total
+        reads = view.reads(Plan(), requests, prefix_lens, None, torch.tensor([17, 5000, 4096], dtype=torch.int32))
+    assert reads.prefix_lens.is_cuda and reads.host_lens.tolist() == [17, 4096 + 15 + 16, 4096]
+    assert launches.total - before == launches.names["_window_rows_kernel"] == 1
 
 
 def test_the_whole_context_passes_through():

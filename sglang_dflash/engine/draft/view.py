@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import torch
 
+from sglang_dflash.kernels import window_rows
+
 
 class Reads(NamedTuple):
     """What the draft's forward pass reads for a batch."""
@@ -31,25 +33,17 @@ class WindowedContext:
 
     def __init__(self, runner, target_rows: torch.Tensor, block_size: int, window: int, page_size: int):
         self._runner, self._target_rows = runner, target_rows
-        self._block_size, self._window, self._page_size = block_size, window, page_size
-        self._widest = window + (page_size - 1 if page_size > 1 else 0)
-        self._columns = torch.arange(self._widest + block_size, device=target_rows.device)
+        self._window = window_rows.Window(window, page_size, block_size)
+        self._write = window_rows.choose(target_rows.device.type)
 
     def reads(self, plan, req_pool_indices, prefix_lens, slots, host_lens) -> Reads:
-        start = (prefix_lens - self._window).clamp_(min=0)
-        if self._page_size > 1:
-            start = start - start % self._page_size
-        visible = prefix_lens - start
-        # One gather covers window and block: the block's slots follow the prefix in the target's row.
-        columns = (start[:, None] + self._columns).clamp_(max=self._target_rows.shape[1] - 1)
-        own = self._runner.req_to_token_pool.req_to_token
-        rows = req_pool_indices[:, None]
-        own[rows, self._columns] = self._target_rows[rows, columns]
-        host_lens = host_lens.clamp(max=self._widest + self._block_size)
+        visible, own = torch.empty_like(prefix_lens), self._runner.req_to_token_pool.req_to_token
+        self._write(self._target_rows, req_pool_indices, prefix_lens, self._window, own, visible)
+        host_lens = host_lens.clamp(max=min(self._window.widest, own.shape[1]))
         narrow = plan.reads_from(
             self._runner.kv_index_translator,
             seq_lens=visible,
             seq_lens_cpu=host_lens,
-            read_extent=self._block_size,
+            read_extent=self._window.block,
         )
         return Reads(visible, narrow, host_lens, sum(host_lens.tolist()))

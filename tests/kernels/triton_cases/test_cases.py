@@ -23,6 +23,8 @@ from sglang_dflash.kernels.tree_mask.naive import flat_mask as naive_flat_mask
 from sglang_dflash.kernels.tree_mask.triton import flat_mask
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents as naive_visibility
 from sglang_dflash.kernels.visibility.triton import visibility_from_parents
+from sglang_dflash.kernels.window_rows.naive import window_rows as naive_window_rows
+from sglang_dflash.kernels.window_rows.triton import window_rows
 
 DEVICE = os.environ["SGLANG_DFLASH_KERNEL_CASES"]
 
@@ -35,6 +37,21 @@ def test_prepare_block(bs, block_size):
     prepare_block(*arguments, out)
     naive_prepare_block(*arguments, wanted)
     assert all(torch.equal(a, b) for a, b in zip(out, wanted, strict=True))
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("window", inputs.WINDOWS, ids=str)
+@pytest.mark.parametrize("columns", (97, 2500))
+def test_window_rows(bs, window, columns):
+    arguments, guard = inputs.window_case(bs, window, columns, DEVICE)
+    (*_, out, visible), (*given, wanted, context) = arguments, inputs.window_case(bs, window, columns, DEVICE)[0]
+    window_rows(*arguments)
+    naive_window_rows(*given, wanted, context)
+    assert torch.equal(visible, context)
+    for request, n in zip(given[1].tolist(), (context + window.block).tolist(), strict=True):
+        assert torch.equal(out[request, :n], wanted[request, :n])
+        assert (out[request, n:] == inputs.POISON).all()
     guard.check()
 
 
