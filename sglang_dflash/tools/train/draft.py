@@ -14,18 +14,21 @@ from sglang_dflash.tools.train.blocks import decay_weights, make_blocks, sample_
 from sglang_dflash.tools.train.draft_data import BuiltinDocuments, JsonlDocuments
 from sglang_dflash.tools.train.draft_io import check_taps, default_taps, draft_config, load_draft, save_draft
 from sglang_dflash.tools.train.draft_model import DraftNetwork
+from sglang_dflash.tools.train.features import FeatureStore, StoredTarget, is_store
 from sglang_dflash.tools.train.frozen import FrozenTarget, open_target
 from sglang_dflash.tools.train.loop import Run, Trainer
+from sglang_dflash.tools.train.loss_head import FrequentHead, LossHead, WholeHead
 from sglang_dflash.tools.train.model import Shape
 from sglang_dflash.tools.train.networks import take_weights
 from sglang_dflash.tools.train.packing import Batch, Packer, RowBatcher
 from sglang_dflash.tools.train.replay import replay
 from sglang_dflash.tools.train.runlog import load_checkpoint
+from sglang_dflash.tools.train.start_layers import begin_as_target_layers
 
 
 @dataclass
 class DraftRun(Run):
-    """Settings of a draft run; ``data`` is "builtin" or a JSONL file."""
+    """Settings of a draft run; ``data`` is "builtin" or a JSONL file, or a folder of features."""
 
     target: str = ""
     minutes: float = 35.0
@@ -45,6 +48,9 @@ class DraftRun(Run):
     check_every_s: float = 240.0
     check_prompts: int = 10
     dtype: torch.dtype = torch.float32  # of the draft's weights file
+    compute: torch.dtype = torch.float32  # of the products; weights stay float32
+    start_layers: list[int] = field(default_factory=list)  # target layers that the draft's begin as
+    loss_vocabulary: int | None = None  # the loss is over that many frequent ids; None: over all
 
 
 class DraftTrainer(Trainer):
@@ -54,16 +60,26 @@ class DraftTrainer(Trainer):
 
     def __init__(self, run: DraftRun) -> None:
         self.target: FrozenTarget = open_target(run.target, run.device)
-        self.taps = run.target_layer_ids or default_taps(self.target.num_layers, run.tap_count)
+        store = FeatureStore(Path(run.data), run.seed) if is_store(Path(run.data)) else None
+        if store:
+            self.target = StoredTarget(self.target, store, run.device)
+        self.taps = chosen_taps(run, self.target.num_layers, store)
         check_taps(self.taps, self.target.num_layers)
         self.shape = draft_shape(self.target.config, run.layers)
         draft = DraftNetwork(self.shape, len(self.taps), self.target.config["max_position_embeddings"])
         draft.init_weights(run.seed, self.target.final_norm)
+        if run.start_layers:
+            begin_as_target_layers(draft, self.target.weights(), run.start_layers, run.seed)
         if run.start_from:
             take_weights(draft, load_draft(run.start_from)[0], run.start_from)
+        if run.loss_vocabulary and run.data == "builtin":
+            raise DFlashError("loss_vocabulary", "needs texts of a fixed number", "give --data")
         tokenizer = open_tokenizer(run.target)
         self.mask_id = mask_token(run.mask_token_id, tokenizer, self.shape.vocab_size)
-        self.data, self.packer = documents(run, self.target, tokenizer)
+        self.data, self.packer = documents(run, self.target, tokenizer, store)
+        self.head: LossHead = WholeHead(self.target)
+        if run.loss_vocabulary:
+            self.head = FrequentHead(self.target, self.data.documents, run.loss_vocabulary)
         self.validation = self.data.validation(self.target, run.check_prompts)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.decay = decay_weights(run.block_size, run.gamma).to(run.device)
@@ -102,13 +118,21 @@ class DraftTrainer(Trainer):
         seen = self.target.observe(batch, self.taps)
         anchors = sample_anchors(batch, self.config.anchors, self.generator)
         blocks = make_blocks(batch, seen.best, anchors, self.config.block_size, self.mask_id)
-        hidden = self.network(
-            seen.features, batch.positions, self.target.embed(blocks.ids), blocks.positions, blocks.seen
-        )
-        weight = self.decay.expand(blocks.valid.shape)[blocks.valid]
-        logits = self.target.head(hidden[:, :, 1:][blocks.valid])
-        each = F.cross_entropy(logits, blocks.labels[blocks.valid], reduction="none")
+        labels = self.head.labels(blocks.labels)
+        valid = blocks.valid & (labels >= 0)
+        weight = self.decay.expand(valid.shape)[valid]
+        with self.products():
+            hidden = self.network(
+                seen.features, batch.positions, self.target.embed(blocks.ids), blocks.positions, blocks.seen
+            )
+            logits = self.head.logits(hidden[:, :, 1:][valid])
+        each = F.cross_entropy(logits.float(), labels[valid], reduction="none")
         return (each * weight).sum() / weight.sum().clamp(min=1e-9)
+
+    def products(self) -> torch.autocast:
+        """Products in the chosen dtype."""
+        device = torch.device(self.config.device).type
+        return torch.autocast(device, self.config.compute, self.config.compute != torch.float32)
 
     def check(self) -> dict[str, float]:
         """Accept length per kind on validation prompts."""
@@ -142,11 +166,23 @@ class DraftTrainer(Trainer):
         save_draft(self.config.out / "draft", self.network, config, self.config.dtype)
 
 
+def chosen_taps(run: DraftRun, target_layers: int, store: FeatureStore | None) -> list[int]:
+    """The layers asked for, or those that features are stored of, or an even spread."""
+    if store is None:
+        return run.target_layer_ids or default_taps(target_layers, run.tap_count)
+    taps = run.target_layer_ids or store.taps
+    if not set(taps) <= set(store.taps):
+        raise DFlashError("target_layer_ids", f"{taps}: {run.data} has {store.taps}", "run train features with them")
+    return taps
+
+
 def documents(
-    run: DraftRun, target: FrozenTarget, tokenizer
-) -> tuple[BuiltinDocuments | JsonlDocuments, Packer | RowBatcher]:
+    run: DraftRun, target: FrozenTarget, tokenizer, store: FeatureStore | None
+) -> tuple[BuiltinDocuments | JsonlDocuments | FeatureStore, Packer | RowBatcher]:
     """What the draft is trained on, and how it becomes batches."""
     pad = tokenizer.pad_token_id or 0
+    if store:
+        return store, RowBatcher(iter(store), run.tokens, pad)
     if run.data == "builtin":
         data = BuiltinDocuments(target, run.seed, run.kinds)
         if target.packs:

