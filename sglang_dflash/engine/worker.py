@@ -85,7 +85,7 @@ class DFlashWorker(BaseSpecWorker):
         self._draft_worker, self._draft_runner = bundle.draft_worker, bundle.draft_model_runner
         layer_ids = bundle.draft_model.draft_config.layer_ids_for(depth_of(target.model))
         prepare_capture(target.model, layer_ids)
-        self._bind_draft(bundle, server_args.speculative_draft_model_path)
+        self._bind_draft(bundle, server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision)
         self._build_steps(bundle.draft_model, target)
         logger.info(
             "sglang-dflash: draft of %d layers, block size %d, verify width %d, context %s, attention %s",
@@ -96,13 +96,13 @@ class DFlashWorker(BaseSpecWorker):
             bundle.resolved_attention_backend,
         )
 
-    def _bind_draft(self, bundle, source: str) -> None:
+    def _bind_draft(self, bundle, source: str, revision: str | None) -> None:
         draft_model: DFlashDraftModel = bundle.draft_model
         target = self._target_worker.model_runner
         tokenizer = self._target_worker.tokenizer
         vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
         self._mask_token_id = mask_token_id(draft_model.draft_config, vocabulary, target.model_config.vocab_size)
-        row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device))
+        row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device), revision)
         ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size)
         draft_model.bind(ends, self.block_size, bundle.resolved_attention_backend)
 

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.contract import Touch
 
@@ -109,7 +111,10 @@ def _outside_vocabulary(req) -> bool:
     Multimodal prompts hold ids that stand for images, and are left to SGLang.
     """
     ids = req.origin_input_ids
-    return bool(ids) and req.multimodal_inputs is None and not 0 <= min(ids) <= max(ids) < req.vocab_size
+    if not ids or req.multimodal_inputs is not None:
+        return False
+    # In one pass: a negative id is a very large one without its sign.
+    return bool(np.asarray(ids, dtype=np.int64).view(np.uint64).max() >= req.vocab_size)
 
 
 def refusal(req) -> str | None:

@@ -286,6 +286,45 @@ def test_a_repository_that_is_not_here_is_no_error(monkeypatch, tmp_path):
             local_folder(path)
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub cache off the network with revisions ``old`` and ``new`` of org/draft; only the new one has the file."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--org--draft"
+    (repository / "refs").mkdir(parents=True)
+    for number, revision in enumerate(("old", "new")):
+        commit = f"{number:040x}"
+        (repository / "refs" / revision).write_text(commit)
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "config.json").write_text(json.dumps(plain()))
+    (repository / "snapshots" / commit / "mask_embedding.pt").touch()
+    return repository
+
+
+def test_a_mask_embedding_is_that_of_the_revision(hub, caplog):
+    found = mask_embedding_file("org/draft", "new")
+    assert found is not None and found.parent.name == f"{1:040x}"
+    assert mask_embedding_file("org/draft", "old") is None
+    assert caplog.messages == ["sglang-dflash: org/draft cannot be asked for its mask_embedding.pt now"]
+
+
+@pytest.mark.parametrize(("error", "told"), [("RemoteEntryNotFoundError", False), ("HfHubHTTPError", True)])
+def test_a_mask_embedding_is_fetched(monkeypatch, caplog, tmp_path, error, told):
+    import httpx
+    from huggingface_hub import errors
+
+    def fetch(source, name, revision):
+        if revision == "none":
+            raise getattr(errors, error)("no", response=httpx.Response(404, request=httpx.Request("GET", "http://h")))
+        return str(tmp_path / source / name / revision)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    assert mask_embedding_file("org/draft", "v2") == tmp_path / "org/draft" / "mask_embedding.pt" / "v2"
+    assert mask_embedding_file("org/draft", "none") is None and bool(caplog.messages) is told
+    assert mask_embedding_file("s3://bucket/draft") is None
+
+
 def test_sglang_gets_speculators_configs_as_z_labs(tmp_path):
     from sglang_dflash.plugin.draft_config import parse_config
 

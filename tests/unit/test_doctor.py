@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sglang_dflash.checkpoints.checks.tokenizer_files import thinking_default
 from sglang_dflash.checkpoints.checks.wiring import wiring_findings
 from sglang_dflash.checkpoints.config import parse_draft_config
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.tools.doctor.advice import advise
 from sglang_dflash.tools.doctor.check import check
 from sglang_dflash.tools.pair import DRAFT_DIR, TARGET_DIR
 
@@ -190,6 +192,9 @@ def test_advice_takes_the_catalogues_backends_for_the_gpu(tmp_path):
     assert advised["--speculative-draft-attention-backend"] == "fa4"
     assert advised["--page-size"] == "64" and advised["--mem-fraction-static"] == "0.75"
     assert advised["--speculative-draft-window-size"] == "2048"  # half of the positions that this draft knows
+    report = check(*folders, Plan(), imagined("10.0", 180, 1))
+    reworded = [replace(finding, remedy="say it in other words") for finding in report.findings]
+    assert advise(report.reading.case, report.budget, report.machine, reworded) == report.advice
     assert "--attention-backend" not in dict(check(*folders, Plan(), CPU).advice.flags)
     assert check(*folders, Plan(), HOPPER).advice.source == "catalogue, qwen3-8b (confidence A)"
 

@@ -1,5 +1,6 @@
 """The ends that a draft borrows from its target: embedding, mask embedding, head."""
 
+import logging
 import threading
 from types import SimpleNamespace
 
@@ -7,10 +8,12 @@ import pytest
 import torch
 from rooms import one_rank
 
+from sglang_dflash.engine.draft import mask
 from sglang_dflash.engine.draft.embedding import build_embedding
 from sglang_dflash.engine.draft.head import MappedHead, QuantisedHead, ShardedHead, WholeHead, build_head
 from sglang_dflash.engine.draft.mask import load_mask_embedding
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.model_api import get_parallel
 
 VOCAB, HIDDEN = 24, 8
 
@@ -198,6 +201,11 @@ def test_embedding_is_the_targets_unless_scaled_or_masked():
 
 
 def test_mask_embedding_is_read_and_checked(tmp_path):
+    with one_rank():
+        _read_and_check_the_mask_embedding(tmp_path)
+
+
+def _read_and_check_the_mask_embedding(tmp_path):
     assert load_mask_embedding(str(tmp_path), 3, torch.device("cpu")) is None
     row = torch.randn(HIDDEN)
     path = tmp_path / "mask_embedding.pt"
@@ -208,3 +216,24 @@ def test_mask_embedding_is_read_and_checked(tmp_path):
     torch.save({"embedding": row.expand(4, -1), "mask_token_id": 3, "per_position": True}, path)
     with pytest.raises(DFlashError, match="a vector per position"):
         load_mask_embedding(str(tmp_path), 3, torch.device("cpu"))
+
+
+def test_the_log_says_once_which_mask_row_is_used(monkeypatch, caplog, tmp_path):
+    caplog.set_level(logging.INFO, "sglang_dflash")
+    asked = []
+
+    def find(source, revision):
+        asked.append((source, revision))
+        return None if revision is None else tmp_path / "mask_embedding.pt"
+
+    monkeypatch.setattr(mask, "mask_embedding_file", find)
+    torch.save({"embedding": torch.ones(HIDDEN), "mask_token_id": 3}, tmp_path / "mask_embedding.pt")
+    for rank in (0, 1):
+        with get_parallel().override(tp_rank=rank):
+            assert load_mask_embedding("org/draft", 3, torch.device("cpu"), "v2").tolist() == [1.0] * HIDDEN
+            assert load_mask_embedding("org/draft", 3, torch.device("cpu")) is None
+    assert asked == [("org/draft", "v2"), ("org/draft", None)] * 2
+    assert caplog.messages == [
+        f"sglang-dflash: mask token 3 is embedded by {tmp_path / 'mask_embedding.pt'}",
+        "sglang-dflash: mask token 3 is embedded by the embedding's own row",
+    ]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from array import array
 from types import SimpleNamespace
 
 import pytest
@@ -68,6 +69,19 @@ def test_ids_without_an_embedding_are_refused(ids):
     reason = refusal(request(origin_input_ids=ids))
     assert reason == "input_ids hold an id outside the vocabulary of 10: use the target's tokenizer."
     assert refusal(request(origin_input_ids=ids, multimodal_inputs=object())) is None
+
+
+class Ids(array):
+    """As SGLang keeps a prompt; a loop over 128k ids in the scheduler would take milliseconds."""
+
+    def __iter__(self):
+        raise AssertionError("looped over")
+
+
+def test_the_ids_of_a_prompt_are_not_looped_over():
+    assert refusal(request(origin_input_ids=Ids("q", [3, 9, 0]))) is None
+    assert "outside the vocabulary" in refusal(request(origin_input_ids=Ids("q", [3, -1])))
+    assert refusal(request(origin_input_ids=Ids("q"))) is None
 
 
 def test_every_feature_is_told_once():

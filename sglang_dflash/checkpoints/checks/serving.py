@@ -65,15 +65,20 @@ def _context(case: Case) -> Iterator[Finding]:
         return
     entry = case.draft_entry and case.draft_entry.draft
     trained = entry and entry.trained_context
-    window = (entry and entry.window) or _WINDOW
-    window = max(case.block_size, min(window, known // 2))
-    remedy = f"use --speculative-draft-window-size {window}"
+    remedy = f"use --speculative-draft-window-size {draft_window(case)}"
     if served > known:
         what = f"is {served}, the draft knows {known} positions"
         yield Finding("draft-context-short", WARNING, "--context-length", what, remedy)
     elif trained and served > trained:
         what = f"is {served}, the draft was trained on {trained} tokens: accept length falls behind that"
         yield Finding("draft-context-untrained", NOTE, "--context-length", what, remedy)
+
+
+def draft_window(case: Case) -> int:
+    """Draft window, in tokens, for a context that is longer than what the draft knows."""
+    entry = case.draft_entry and case.draft_entry.draft
+    window = (entry and entry.window) or _WINDOW
+    return max(case.block_size, min(window, case.draft.max_position_embeddings // 2))
 
 
 def _half(case: Case) -> Iterator[Finding]:

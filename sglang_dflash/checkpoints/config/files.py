@@ -1,11 +1,14 @@
 """Where a checkpoint's files are on this machine."""
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 from sglang_dflash.errors import DFlashError
+
+logger = logging.getLogger(__name__)
 
 MASK_EMBEDDING_FILE = "mask_embedding.pt"
 # ModelOpt's; SGLang reads it where config.json says nothing.
@@ -16,11 +19,24 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 def mask_embedding_file(source: str | Path, revision: str | None = None) -> Path | None:
     """The trained mask embedding published beside some drafts, None where there is none.
 
-    A ``torch.save`` of ``{"embedding": [hidden], "mask_token_id": int}``.
+    A ``torch.save`` of ``{"embedding": [hidden], "mask_token_id": int}``. From a repository it is fetched, which SGLang
+    does with files of weights only; without a network, what an earlier start fetched is used.
     """
-    folder = local_folder(source, revision)
-    path = None if folder is None else folder / MASK_EMBEDDING_FILE
-    return path if path is not None and path.is_file() else None
+    if Path(source).expanduser().is_dir():
+        path = Path(source).expanduser() / MASK_EMBEDDING_FILE
+        return path if path.is_file() else None
+    if not _HUB_ID.fullmatch(str(source)):
+        return None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(source), MASK_EMBEDDING_FILE, revision=revision))
+    except RemoteEntryNotFoundError:
+        return None
+    except (LocalEntryNotFoundError, HfHubHTTPError):
+        logger.warning("sglang-dflash: %s cannot be asked for its %s now", source, MASK_EMBEDDING_FILE)
+        return None
 
 
 def local_folder(source: str | Path, revision: str | None = None, field: str = "--model-path") -> Path | None:

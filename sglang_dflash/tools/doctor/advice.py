@@ -7,6 +7,7 @@ from typing import Any
 from sglang_dflash.checkpoints.catalogue import Backends, load_catalogue
 from sglang_dflash.checkpoints.checks.case import Case
 from sglang_dflash.checkpoints.checks.findings import Finding
+from sglang_dflash.checkpoints.checks.serving import draft_window
 from sglang_dflash.tools.doctor.layers import STATE, is_latent, layer_kinds
 from sglang_dflash.tools.doctor.machine import Machine
 from sglang_dflash.tools.doctor.memory import Budget, fraction
@@ -42,8 +43,8 @@ def advise(case: Case, result: Budget, machine: Machine, findings: list[Finding]
     if case.plan.tp_size > 1:
         flags.append(("--tp-size", case.plan.tp_size))
     flags.append(("--context-length", case.plan.context_length))
-    window = next((f.remedy.split()[-1] for f in findings if f.name in _WINDOW_FINDINGS), None)
-    flags.append(("--speculative-draft-window-size", window))
+    if any(finding.name in _WINDOW_FINDINGS for finding in findings):
+        flags.append(("--speculative-draft-window-size", draft_window(case)))
     return Advice(tuple((flag, str(value)) for flag, value in flags if value not in (None, "")), source)
 
 
