@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from sglang_dflash.tools.serve.log import PHASES
-from sglang_dflash.tools.serve.process import launch
+from sglang_dflash.tools.serve.process import HEALTH, launch
 
 # Read while SGLang is imported or at the start of a process, so a fork cannot change them.
 EARLY = ("SGLANG_", "OMP_", "MKL_", "TRITON_", "LD_", "TORCH")
@@ -94,7 +94,7 @@ def _forkable(command: list[str], environment: dict[str, str]) -> bool:
 
     changed = {name for name in {*os.environ, *environment} if os.environ.get(name) != environment.get(name)}
     changed -= {"OMP_NUM_THREADS"} if environment.get("OMP_NUM_THREADS") == "1" else set()
-    changed -= {"TRITON_INTERPRET"}
+    changed -= {"TRITON_INTERPRET", *HEALTH}
     return command[1:3] == ["-m", "sglang.launch_server"] and not any(early(name) for name in changed)
 
 

@@ -80,7 +80,7 @@ def test_all_slots_are_free_afterwards(server):
     time.sleep(1)
     load = httpx.get(f"{server.url}/v1/loads", trust_env=False).json()["loads"][0]
     assert (load["num_used_tokens"], load["num_running_reqs"], load["num_waiting_reqs"]) == (0, 0, 0)
-    assert server.client.answers()
+    assert server.client.ready()
 
 
 def test_retraction_under_kv_pressure(servers, plain, tokenizer):

@@ -1,7 +1,8 @@
 """A small HTTP server that behaves like a starting SGLang server; run as a script by the tests of serve/.
 
-Usage: stub_server.py PORT MODE CHILD_PID_FILE, with MODE one of ok, crash, error, exit, taken, hang, child.
-The prompt [666] is refused; [777] kills the child, and then no answer comes.
+Usage: stub_server.py PORT MODE CHILD_PID_FILE, with MODE one of ok, slow, crash, error, exit, taken, hang, child.
+The prompt [666] is refused; [8232] is answered with characters that some readers take for line ends; [777] kills the
+child, and then no answer comes.
 """
 
 import json
@@ -19,7 +20,10 @@ META = {
     "spec_correct_drafts_histogram": [1, 0, 1],
 }
 
+LINE_ENDS = "a\u2028b\u2029c\x85d"
+
 children = []
+starts_with = []  # whether the next questions for its health find it starting
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,7 +39,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self):
-        self._reply(200, {"path": self.path})
+        starting = self.path == "/health" and starts_with.pop() if starts_with else False
+        self._reply(503 if starting else 200, {"path": self.path})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
@@ -56,7 +61,11 @@ class Handler(BaseHTTPRequestHandler):
             {"text": "ab", "output_ids": [1, 2], "meta_info": {**META, "completion_tokens": 2}},
             {"text": "abcd", "output_ids": [1, 2, 3, 4], "meta_info": META},
         ]
-        lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+        if body.get("input_ids") == [8232]:
+            events = [{**events[1], "text": LINE_ENDS}]
+        # SGLang escapes nothing that JSON lets through.
+        texts = [json.dumps(event, ensure_ascii=False) for event in events]
+        lines = "".join(f"data: {text}\n\n" for text in texts) + "data: [DONE]\n\n"
         return self._reply(200, lines.encode(), "text/event-stream")
 
 
@@ -76,13 +85,15 @@ def main():
     if mode == "taken":
         print(f"ERROR:  [Errno 98] error while attempting to bind on address ('127.0.0.1', {port}): in use", flush=True)
         time.sleep(60)
+    if mode == "slow":
+        starts_with.extend([True] * 3)
     if mode == "hang":
         time.sleep(60)
     if mode == "child":
         children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
         with open(pid_file, "w") as file:
             file.write(str(children[0].pid))
-    print("The server is fired up and ready to roll!", flush=True)
+    print("Application startup complete", flush=True)
     ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 

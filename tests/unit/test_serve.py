@@ -11,11 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from stub_server import LINE_ENDS
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.serve import Client, ServerProcess, ServerSpec, ports
 from sglang_dflash.tools.serve.log import LogWatch, error_line, log_folder
-from sglang_dflash.tools.serve.ports import free_port, release_port
+from sglang_dflash.tools.serve.ports import free_port, is_free, release_port
 from sglang_dflash.tools.serve.process import wait_all
 from sglang_dflash.tools.serve.spec import side_by_side
 
@@ -171,12 +172,18 @@ class TestProcess:
         seen = []
         with stub(tmp_path, "child") as server:
             child = int((tmp_path / "child.pid").read_text())
-            assert server.client.answers() and server.rss() > 0 and server.peak_rss > 0
+            assert server.client.ready() and server.rss() > 0 and server.peak_rss > 0
             assert {p.pid for p in server.processes()} == {server.pid, child}
             pid = server.pid
             server.poll_ready(lambda percent, phase: seen.append((percent, phase)))
         assert gone(pid) and gone(child) and not server.alive()
         assert seen[-1] == (100, "ready")
+        server.stop()
+
+    def test_a_server_that_listens_is_not_ready_before_it_says_so(self, tmp_path):
+        server = stub(tmp_path, "slow").start()
+        wait_for(lambda: not is_free(server.port))
+        assert [server.poll_ready() for _ in range(4)] == [False, False, False, True]
         server.stop()
 
     @pytest.mark.parametrize(
@@ -254,6 +261,9 @@ class TestClient:
         assert pieces == ["ab", "abcd"] and answer.token_ids == (1, 2, 3, 4)
         assert [arrival.tokens for arrival in answer.arrivals] == [2, 4]
         assert answer.time_to_first_token > 0 and answer.inter_token_seconds >= 0
+
+    def test_only_line_feeds_end_a_line_of_a_stream(self, client):
+        assert client.generate([8232], stream=True).text == LINE_ENDS
 
     def test_chat_arrives_in_pieces(self, client):
         assert "".join(client.chat_pieces([{"role": "user", "content": "hi"}])) == "abcd"

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource, connect_sse
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.serve.generation import Arrival, Generation
@@ -96,10 +97,10 @@ class Client:
         """Abort every request."""
         self._post("/abort_request", {"abort_all": True}, parse=False)
 
-    def answers(self) -> bool:
-        """True where the server answers requests; runs nothing on the model, as SGLang's own health check does."""
+    def ready(self) -> bool:
+        """True once the server takes requests; a ``ServerProcess`` runs nothing on the model to answer this."""
         try:
-            return self._http.get("/model_info", timeout=30).status_code == 200
+            return self._http.get("/health", timeout=30).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -118,11 +119,11 @@ class Client:
 
     def _stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         try:
-            with self._http.stream("POST", path, json=body) as reply:
-                if reply.status_code != 200:
-                    reply.read()
-                    self._checked(reply)
-                yield from _events(reply)
+            with connect_sse(self._http, "POST", path, json=body) as source:
+                if source.response.status_code != 200:
+                    source.response.read()
+                    self._checked(source.response)
+                yield from _events(source)
         except httpx.ConnectError:
             raise self._absent() from None
 
@@ -153,14 +154,11 @@ def prompt_field(prompt: str | Sequence[int]) -> dict[str, Any]:
     return {"text": prompt} if isinstance(prompt, str) else {"input_ids": list(prompt)}
 
 
-def _events(reply: httpx.Response) -> Iterator[dict[str, Any]]:
-    for line in reply.iter_lines():
-        if not line.startswith("data:"):
-            continue
-        data = line[5:].strip()
-        if data == "[DONE]":
+def _events(source: EventSource) -> Iterator[dict[str, Any]]:
+    for message in source.iter_sse():
+        if message.data == "[DONE]":
             return
-        event = json.loads(data)
+        event = json.loads(message.data)
         if "error" in event:
             raise DFlashError("request", f"refused: {event['error'].get('message', event)}", "change the request")
         yield event

@@ -14,7 +14,6 @@ PHASES = (
     ("Load weight begin", "loading weights"),
     ("KV Cache is allocated", "allocating the KV cache"),
     ("Application startup complete", "opening the port"),
-    ("The server is fired up", "ready"),
 )
 _OURS = re.compile(r"(?:^|[\s:])error: .+")
 _TAKEN = re.compile(r"error while attempting to bind on address .*")
