@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.tools.bench import equality, memory, prompts, provenance, report, stages, summary, systems
+from sglang_dflash.tools.bench import equality, prompts, provenance, report, stages, summary, systems
 from sglang_dflash.tools.bench.measure import Plan, Turn, slices
 from sglang_dflash.tools.bench.plot import save_plot
 from sglang_dflash.tools.bench.prompts import Prompt
@@ -196,9 +196,6 @@ class TestProvenance:
         found = provenance.provenance()
         assert found["versions"]["sglang"] and found["machine"]["cores"] >= 1 and found["argv"]
         json.dumps(found)
-
-    def test_gpu_memory_of_a_tree(self):
-        assert memory.tree_gpu_bytes("12, 100\n13, 50\n14, [N/A]\nnoise\n", {12, 14}) == 100 << 20
 
 
 class TestSlices:

@@ -1,12 +1,13 @@
 """An entry as the command that serves it."""
 
-import subprocess
 import sys
 from collections.abc import Sequence
 
 from sglang_dflash.checkpoints.catalogue.entries import GENERATIONS, Entry
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.gpus import nvidia_gpus
 
+# Of launch scripts, which run before any Python.
 QUERY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
 
 
@@ -77,9 +78,5 @@ def generation_of(capability: str) -> str | None:
 
 def this_generation() -> str | None:
     """Generation of this machine's first GPU; None without an NVIDIA GPU."""
-    try:
-        done = subprocess.run(QUERY, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    lines = done.stdout.splitlines()
-    return generation_of(lines[0]) if done.returncode == 0 and lines else None
+    gpus = nvidia_gpus()
+    return generation_of(gpus[0].capability) if gpus else None

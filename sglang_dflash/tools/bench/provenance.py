@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 import sglang_dflash
+from sglang_dflash.gpus import nvidia_gpus
 
 PACKAGES = ("sglang", "torch", "transformers", "triton")
 SETTINGS = ("OMP_NUM_THREADS", "SGLANG_DFLASH_PLATFORM", "CUDA_VISIBLE_DEVICES")
@@ -52,7 +53,7 @@ def machine() -> dict:
         "cores": psutil.cpu_count(logical=False),
         "threads": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": _gpus(),
+        "gpus": [f"{gpu.name}, {gpu.memory >> 20} MiB" for gpu in nvidia_gpus()],
         "load_average": [round(value, 2) for value in os.getloadavg()],
     }
 
@@ -64,19 +65,6 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _gpus() -> list[str]:
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
 def provenance() -> dict:

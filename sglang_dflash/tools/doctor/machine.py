@@ -1,13 +1,11 @@
 """The machine that would serve."""
 
-import subprocess
 from dataclasses import dataclass
 
 import psutil
 
 from sglang_dflash.checkpoints.catalogue.command import generation_of
-
-_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits")
+from sglang_dflash.gpus import nvidia_gpus
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,11 @@ def this_machine() -> Machine:
 
     if wanted():
         return Machine("CPU platform", 0, psutil.virtual_memory().total)
-    try:
-        done = subprocess.run(_QUERY, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+    gpus = nvidia_gpus()
+    if not gpus:
         return Machine("accelerator of another maker", 1, 0)
-    rows = [line.split(", ") for line in done.stdout.splitlines() if line.count(", ") == 2]
-    if not rows:
-        return Machine("accelerator of another maker", 1, 0)
-    name, capability, mebibytes = rows[0]
-    return Machine(name, len(rows), int(mebibytes) << 20, generation_of(capability))
+    first = gpus[0]
+    return Machine(first.name, len(gpus), first.memory, generation_of(first.capability))
 
 
 def imagined(capability: str, gibibytes: float, count: int) -> Machine:
