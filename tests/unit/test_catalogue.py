@@ -211,7 +211,7 @@ def test_launch_prints_the_command():
 
 def test_launch_runs_the_command(monkeypatch):
     ran = []
-    monkeypatch.setattr(cli.os, "execve", lambda *arguments: ran.append(arguments))
+    monkeypatch.setattr(os, "execve", lambda *arguments: ran.append(arguments))
     CliRunner().invoke(cli.app, ["launch", "qwen3.5-397b-a17b", "--run"])
     [(program, words, environment)] = ran
     assert program == words[0] and environment["SGLANG_ENABLE_OVERLAP_PLAN_STREAM"] == "1" and environment["PATH"]

@@ -1,6 +1,5 @@
 """The console command: help without torch, one-line errors, commands that need no server."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typer.testing import CliRunner
 
 from sglang_dflash import __version__, cli
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.tools.bench import kernelbw, products, roundcost
 from sglang_dflash.tools.serve import ServerProcess, ServerSpec
 
 RUNNER = CliRunner()
@@ -86,25 +86,24 @@ def test_errors_are_one_line(monkeypatch, capsys, arguments, field):
     assert len(lines) == 1 and lines[0].startswith(f"error: {field}: ")
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["sglang_dflash.tools.bench.roundcost", "sglang_dflash.tools.bench.kernelbw", "sglang_dflash.tools.bench.stepcost"],
-)
-def test_every_measurement_exists(module):
-    assert importlib.util.find_spec(module) is not None
+@pytest.mark.parametrize("name", ["step", "products", "cost", "kernels"])
+def test_a_measurement_is_a_command_with_options_of_its_own(name):
+    shown = RUNNER.invoke(cli.app, ["bench", name, "--help"])
+    assert shown.exit_code == 0 and f"bench {name} [OPTIONS]" in shown.output
 
 
 def test_measurements_get_their_arguments(monkeypatch):
     seen = []
-    monkeypatch.setattr(cli.runpy, "run_module", lambda name, **how: seen.append((name, sys.argv[1:])))
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    RUNNER.invoke(cli.app, ["bench", "kernels", "--json", "--help"])
-    assert seen == [("sglang_dflash.tools.bench.kernelbw", ["--json", "--help"])]
+    monkeypatch.setattr(kernelbw, "run_kernel_bandwidth", seen.append)
+    monkeypatch.setattr(products, "run_products", seen.append)
+    assert RUNNER.invoke(cli.app, ["bench", "kernels", "--json"]).exit_code == 0
+    assert RUNNER.invoke(cli.app, ["bench", "products", "--threads", "2"]).exit_code == 0
+    assert seen == [True, 2]
 
 
 def test_a_measurement_failure_passes_through(monkeypatch):
-    def fail(name, **how):
+    def fail(*arguments):
         raise DFlashError("draft", "is bad", "fix it")
 
-    monkeypatch.setattr(cli.runpy, "run_module", fail)
+    monkeypatch.setattr(roundcost, "run_round_cost", fail)
     assert isinstance(RUNNER.invoke(cli.app, ["bench", "cost"]).exception, DFlashError)

@@ -46,7 +46,7 @@ def test_the_command_prints_both_systems_and_writes_them(monkeypatch, capsys, tm
     monkeypatch.setattr(roundcost, "count_rounds", lambda spec, questions, sizes: ROUNDS[spec.worker])
     monkeypatch.setattr(roundcost, "Console", lambda width: Console(width=width, color_system=None))
     out = tmp_path / "new" / "cost.json"
-    roundcost.main("target", "draft", tmp_path, "1,4", "", True, out)
+    roundcost.run_round_cost("target", "draft", tmp_path, "1,4", "", True, out)
     lines = capsys.readouterr().out.splitlines()
     cells = [re.findall(r"[\w.]+", line) for line in lines]
     assert ["1", "worker", "builtin", "10", "2", "1", "0"] in cells
@@ -56,4 +56,4 @@ def test_the_command_prints_both_systems_and_writes_them(monkeypatch, capsys, tm
     assert written["systems"]["dflash"]["4"]["rounds"] == 3
     assert written["environment"]["sglang"] == "0.5.23"
     with pytest.raises(DFlashError, match="asks for 8 prompts of 4"):
-        roundcost.main("target", "draft", tmp_path, "8", "", False, out)
+        roundcost.run_round_cost("target", "draft", tmp_path, "8", "", False, out)

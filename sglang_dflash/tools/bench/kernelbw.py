@@ -1,8 +1,7 @@
-"""Memory traffic of the kernels beside a plain copy: ``python -m sglang_dflash.tools.bench.kernelbw [--json]``."""
+"""Memory traffic of the kernels beside a plain copy: ``sglang-dflash bench kernels``."""
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -173,13 +172,13 @@ def _compact_kv(device, shape: Shape, dtype):
     return size, lambda: op(path, commit_lens, slots, table)
 
 
-def main() -> None:
-    """Print the table, and JSON where ``--json`` is given."""
+def run_kernel_bandwidth(as_json: bool) -> None:
+    """Print the table, or JSON."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     ceiling = copy_ceiling(device)
     rows = measure(device, None if device == "cuda" else Shape(slots=4096), dtype)
-    if "--json" in sys.argv[1:]:
+    if as_json:
         print(json.dumps([row._asdict() | {"gb_s": row.gigabytes_per_second} for row in (ceiling, *rows)]))
         return
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU, torch twins"
@@ -187,7 +186,3 @@ def main() -> None:
     for row in rows:
         share = 100 * row.gigabytes_per_second / ceiling.gigabytes_per_second
         print(f"{row.op:<14} {row.microseconds:9.1f} us {row.gigabytes_per_second:9.2f} GB/s {share:6.1f} %")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,6 @@ Each shape is as many matrices as a model has layers, one after the other: a loo
 in the nearest cache, which a forward pass does not.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,10 +22,9 @@ TURNS = 20
 TURN_SECONDS = 0.02
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="sglang-dflash bench products", description=__doc__)
-    parser.add_argument("--threads", type=int, default=1, help="of torch; default: 1")
-    torch.set_num_threads(parser.parse_args().threads)
+def run_products(threads: int) -> None:
+    """Measure with ``threads`` threads of torch, and print the table."""
+    torch.set_num_threads(threads)
     ways = naive.project, onednn.product, dense.choose("cpu", torch.float32).project
     table = plain_table()
     for name in ("rows", "in", "out", "torch us", "oneDNN us", "ours us", "torch / ours"):
@@ -62,7 +60,3 @@ def fastest(works: list[Callable[[], object]]) -> list[float]:
                 work()
             best[which] = min(best[which], 1e6 * (time.perf_counter() - start) / count)
     return best
-
-
-if __name__ == "__main__":
-    main()

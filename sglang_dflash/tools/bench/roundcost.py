@@ -13,15 +13,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.bench.prompts import load_prompts
-from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
 from sglang_dflash.tools.serve import ServerProcess, ServerSpec
 
 SYSTEMS = ("builtin", "dflash")
@@ -33,16 +30,13 @@ NEW_TOKENS = 96
 Medians = dict[str, dict[str, float]]  # part -> count -> median per round
 
 
-def main(
-    target: Annotated[str, typer.Option(help="Target checkpoint.")] = str(TARGET_DIR),
-    draft: Annotated[str, typer.Option(help="DFlash draft checkpoint.")] = str(DRAFT_DIR),
-    prompts: Annotated[Path, typer.Option(help="Folder of <kind>.jsonl files, or one file.")] = HELDOUT_DIR,
-    batch_sizes: Annotated[str, typer.Option(help="Comma-separated requests per round.")] = "1,4",
-    server_flags: Annotated[str, typer.Option(help="More launch_server arguments, for both.")] = "",
-    operations: Annotated[bool, typer.Option(help="Also list the worker's operations by name.")] = False,
-    out: Annotated[Path, typer.Option(help="JSON file that is written.")] = Path("bench-results/round-cost.json"),
+def run_round_cost(
+    target: str, draft: str, prompts: Path, batch_sizes: str, server_flags: str, operations: bool, out: Path
 ) -> None:
-    """Count launches, allocations, copies and syncs of a decode round, ours beside the built-in worker's."""
+    """Count launches, allocations, copies and syncs of a decode round, ours beside the built-in worker's.
+
+    Prints the tables and writes ``out``; ``operations``: the worker's by name as well.
+    """
     sizes = _sizes(batch_sizes)
     questions = [prompt.token_ids for prompt in load_prompts(target, prompts, per_kind=1)]
     if len(questions) < max(sizes):
@@ -148,7 +142,3 @@ def _environment(spec: ServerSpec) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("sglang", "sglang-dflash", "torch")},
     }
-
-
-if __name__ == "__main__":
-    typer.run(main)  # cli.py turns a DFlashError into one line

@@ -10,16 +10,14 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.bench.bare import BareQwen3
-from sglang_dflash.tools.pair import TARGET_DIR
 from sglang_dflash.tools.serve import ServerProcess, ServerSpec
 
 PROMPT = list(range(10, 26))  # any token ids that every vocabulary has
@@ -65,13 +63,8 @@ class StepCost(NamedTuple):
         return self.step_best / self.bare_best
 
 
-def main(
-    target: Annotated[str, typer.Option(help="Qwen3 checkpoint, served in float32.")] = str(TARGET_DIR),
-    tokens: Annotated[int, typer.Option(help="Tokens per turn.", min=20)] = 200,
-    turns: Annotated[int, typer.Option(help="Turns of each.", min=1)] = 7,
-    out: Annotated[Path, typer.Option(help="JSON file that is written.")] = Path("bench-results/step-cost.json"),
-) -> None:
-    """Measure a plain decode step beside the bare forward pass of the same model."""
+def run_step_cost(target: str, tokens: int, turns: int, out: Path) -> None:
+    """Measure a plain decode step beside the bare forward pass of the same model; print it, and write ``out``."""
     cost = measure(target, tokens, turns)
     out.parent.mkdir(parents=True, exist_ok=True)
     result = {
@@ -174,7 +167,3 @@ def table_of(cost: StepCost) -> Table:
     table.add_row("HTTP / bare", f"{cost.ratio_served:.2f}x")
     table.add_row("same tokens", "yes" if cost.same_tokens else "NO")
     return table
-
-
-if __name__ == "__main__":
-    typer.run(main)  # cli.py turns a DFlashError into one line
