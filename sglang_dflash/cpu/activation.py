@@ -3,9 +3,8 @@
 import glob
 import os
 
-from sglang_dflash.errors import DFlashError
+from sglang_dflash.options import Options
 
-SWITCH = "SGLANG_DFLASH_PLATFORM"
 # Device nodes of NVIDIA, AMD, Habana, Ascend and Intel accelerators.
 DEVICE_NODES = (
     "/dev/nvidia[0-9]*",
@@ -20,21 +19,19 @@ DEVICE_NODES = (
 
 def asked_for() -> bool:
     """True where ``SGLANG_DFLASH_PLATFORM`` asks for the platform by name."""
-    return os.environ.get(SWITCH, "").strip().lower() == "cpu"
+    return Options.from_env().platform == "cpu"
 
 
 def wanted() -> bool:
     """True where no accelerator is usable, or where ``SGLANG_DFLASH_PLATFORM=cpu`` asks.
 
-    ``off`` disables the platform. DFlashError for any other value of the switch.
+    ``off`` disables the platform. DFlashError for any other value.
     """
-    asked = os.environ.get(SWITCH, "").strip().lower()
-    if asked_for():
+    asked = Options.from_env().platform
+    if asked == "cpu":
         return True
     if asked == "off" or os.environ.get("SGLANG_USE_CPU_ENGINE") == "1":
         return False
-    if asked:
-        raise DFlashError(SWITCH, f"is {asked!r}", "use cpu, off, or leave it unset")
     return not _accelerator_usable()
 
 

@@ -67,19 +67,3 @@ def additive(seen: torch.Tensor, dtype: torch.dtype, group: int) -> torch.Tensor
     if group == 1 or width == 1:
         return bias
     return bias.repeat(1, 1, group, 1)
-
-
-def tree_from_custom_mask(custom_mask: torch.Tensor, seq_lens: torch.Tensor, width: int) -> torch.Tensor:
-    """[bs, width, width] bool from SGLang's flat verify masks.
-
-    Either request after request [width, seq_len + width] (context included, which is always visible), or
-    [bs, width, width]; told apart by their size.
-    """
-    bs = seq_lens.shape[0]
-    if custom_mask.numel() == bs * width * width:
-        return custom_mask.view(bs, width, width).bool()
-    kv_lens = seq_lens.long() + width
-    before = (torch.cumsum(kv_lens, 0) - kv_lens) * width
-    node = torch.arange(width)
-    at = before[:, None, None] + node[:, None] * kv_lens[:, None, None] + seq_lens.long()[:, None, None] + node
-    return custom_mask.view(-1)[at].bool()

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from sglang_dflash.cpu.masks import Queries, additive, sees_everything, tree_from_custom_mask, visible
+from sglang_dflash.cpu.masks import Queries, additive, sees_everything, visible
+from sglang_dflash.errors import DFlashError
 
 
 class Slots(NamedTuple):
@@ -102,11 +103,17 @@ def uniform_span(table, rows, kv_lens, width: int, tree=None, positions=None) ->
 
 
 def verify_span(table, rows, seq_lens, positions, spec_info) -> Span:
-    """The verify window: a chain, or the tree in ``spec_info.visibility`` or ``spec_info.custom_mask``."""
+    """The verify window: a chain, or the tree in ``spec_info.visibility``.
+
+    Raises:
+        DFlashError: a tree as a flat mask, which other algorithms of SGLang give.
+    """
     width = int(spec_info.draft_token_num)
     tree = getattr(spec_info, "visibility", None)
     if tree is None and spec_info.custom_mask is not None:
-        tree = tree_from_custom_mask(spec_info.custom_mask, seq_lens, width)
+        raise DFlashError(
+            "--speculative-algorithm", "gives a flat mask, which the CPU platform does not read", "use DFLASH"
+        )
     # A copy: some models count positions from 1, in place, before the first mask is built.
     nodes = None if tree is None else positions.view(-1, width).long().clone()
     return uniform_span(table, rows, seq_lens.long() + width, width, tree, nodes)

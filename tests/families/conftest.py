@@ -14,7 +14,6 @@ from checkpoints import build_pair
 from images import image_prompts
 from launcher import path_to_doubles
 from oracle import Oracle
-from page import record
 from table import FAMILIES
 
 from sglang_dflash.tools.serve import ServerProcess, ServerSpec
@@ -26,20 +25,6 @@ SHAPES = {
 }
 
 
-_outcomes: dict[str, dict[str, bool]] = {}
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = (yield).get_result()
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    if item.path.name != "test_families.py" or report.skipped or (call.when != "call" and report.passed):
-        return
-    part = "image" if "image" in item.originalname else parameters.get("served", "plain")
-    parts = _outcomes.setdefault(parameters["family"].name, {})
-    parts[part] = parts.get(part, True) and report.passed
-
-
 def pytest_collection_modifyitems(config, items):
     def meant(item):
         name, parameters = getattr(item, "originalname", ""), getattr(getattr(item, "callspec", None), "params", {})
@@ -48,11 +33,6 @@ def pytest_collection_modifyitems(config, items):
     others = [item for item in items if not meant(item)]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if meant(item)]
-
-
-def pytest_sessionfinish():
-    if os.environ.get("SGLANG_DFLASH_RECORD_FAMILIES"):
-        record(_outcomes)
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=str)

@@ -1,10 +1,8 @@
-"""docs/families.md and the README's list, from the table of families and the record of what their tests passed.
+"""docs/families.md and the README's list, from the table of families: ``python tests/families/page.py`` writes both.
 
-SGLANG_DFLASH_RECORD_FAMILIES=1 pytest tests/families     # writes passed.json for the families that ran
-python tests/families/page.py                             # writes the page and the list
+What the page says of a family is what test_families.py runs for it: a family that fails a part fails the suite.
 """
 
-import json
 from pathlib import Path
 
 from family import Family
@@ -12,10 +10,10 @@ from table import FAMILIES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-RECORD, TEMPLATE = HERE / "passed.json", HERE / "page.md"
+TEMPLATE = HERE / "page.md"
 PAGE, README = ROOT / "docs" / "families.md", ROOT / "README.md"
 BEGIN, END = "<!-- families: made by tests/families/page.py -->", "<!-- end of families -->"
-# Parts of the tests, as test names and parameters tell them apart: column title by part.
+# Parts of test_families.py: column title by part.
 PARTS = {
     "plain": "plain = transformers",
     "chain": "chains",
@@ -24,26 +22,8 @@ PARTS = {
 }
 
 
-def record(outcomes: dict[str, dict[str, bool]]) -> None:
-    """Put ``outcomes`` (part -> passed, by family) in the place of what is recorded for these parts."""
-    known = passed()
-    known |= {name: known.get(name, {}) | parts for name, parts in outcomes.items()}
-    ordered = {family.name: known[family.name] for family in FAMILIES if family.name in known}
-    RECORD.write_text(json.dumps(ordered, indent=1) + "\n")
-
-
-def passed() -> dict[str, dict[str, bool]]:
-    """Part -> passed, by family."""
-    return json.loads(RECORD.read_text()) if RECORD.exists() else {}
-
-
-def served() -> list[Family]:
-    """Families of which every part passed, in the table's order."""
-    outcomes = passed()
-    return [f for f in FAMILIES if all(outcomes.get(f.name, {}).get(part) for part in _parts(f))]
-
-
-def _parts(family: Family) -> list[str]:
+def parts(family: Family) -> list[str]:
+    """What is tested of a family."""
     return [part for part in PARTS if part != "image" or family.image_token is not None]
 
 
@@ -51,9 +31,8 @@ def page() -> str:
     """docs/families.md."""
     lines = ["| Family | What is special | " + " | ".join(PARTS.values()) + " | Published targets |"]
     lines.append("|---" * (len(PARTS) + 3) + "|")
-    outcomes = passed()
-    for family in served():
-        marks = ["yes" if outcomes[family.name].get(part) else "" for part in PARTS]
+    for family in FAMILIES:
+        marks = ["yes" if part in parts(family) else "" for part in PARTS]
         targets = ", ".join(family.targets)
         lines.append(f"| {family.title} | {family.traits} | " + " | ".join(marks) + f" | {targets} |")
     return TEMPLATE.read_text().replace("{table}", "\n".join(lines))
@@ -61,7 +40,7 @@ def page() -> str:
 
 def readme_list() -> str:
     """The README's list, between its marks."""
-    rows = [f"- {family.title}" + ": " * bool(family.targets) + ", ".join(family.targets) for family in served()]
+    rows = [f"- {family.title}" + ": " * bool(family.targets) + ", ".join(family.targets) for family in FAMILIES]
     return "\n".join((BEGIN, *rows, END))
 
 

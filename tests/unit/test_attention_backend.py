@@ -99,29 +99,16 @@ def test_a_bidirectional_block_sees_all_of_itself_and_its_context(name, window):
     close(run(pool, batch, "verify", spec(5)), batch.expected(False, window, 0.0, None))
 
 
-def full_mask(prefix_lens, trees):
-    """SGLang's flat layout: per request [nodes, prefix + nodes], the context always visible."""
-    rows = [[True] * p + row for p, tree in zip(prefix_lens, trees, strict=True) for row in tree]
-    return torch.tensor([value for row in rows for value in row])
-
-
-@pytest.mark.parametrize("layout", ["visibility", "full", "nodes only"])
 @pytest.mark.parametrize("window", [-1, 2])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_trees(layout, window, seed):
+def test_trees(window, seed):
     pool, layer = make(SHAPES["groups of 2"], window)
     rng, nodes, prefix_lens = random.Random(seed), 9, [6, 17, 1]
     batch = Batch(pool, layer, prefix_lens, [nodes] * 3, seed)
     _, depths, first = random_tree(nodes, rng)
-    # Trees of one depth profile, so that one list of positions serves all; two of them differ in their edges.
+    # Alike, so that one list of positions serves all; below, each request has its own.
     trees = [first, first, first]
-    if layout == "visibility":
-        spec_info = spec(nodes, visibility=torch.tensor(trees))
-    elif layout == "full":
-        spec_info = spec(nodes, full_mask(prefix_lens, trees))
-    else:
-        spec_info = spec(nodes, torch.tensor(trees).flatten())
-    got = run(pool, batch, "verify", spec_info, depths=depths)
+    got = run(pool, batch, "verify", spec(nodes, visibility=torch.tensor(trees)), depths=depths)
     close(got, batch.expected(True, window, 0.0, None, trees, depths))
 
 
@@ -130,7 +117,7 @@ def test_each_request_has_its_own_tree():
     rng, nodes = random.Random(5), 7
     batch = Batch(pool, layer, [4, 12, 9], [nodes] * 3, 5)
     trees = [random_tree(nodes, rng)[2] for _ in range(3)]
-    got = run(pool, batch, "verify", spec(nodes, full_mask([4, 12, 9], trees)))
+    got = run(pool, batch, "verify", spec(nodes, visibility=torch.tensor(trees)))
     close(got, batch.expected(True, -1, 0.0, None, trees))
 
 
@@ -223,6 +210,8 @@ def test_what_it_cannot_do_is_refused():
     backend = backend_for(pool, batch)
     forward_batch = batch.forward_batch("decode")
     backend.init_forward_metadata(forward_batch)
+    with pytest.raises(DFlashError, match="flat mask"):
+        run(pool, batch, "verify", spec(1, custom_mask=torch.ones(9, dtype=torch.bool)))
     with pytest.raises(DFlashError, match="q_rope"):
         backend.forward(batch.q, batch.k, batch.v, layer, forward_batch, q_rope=batch.q)
 

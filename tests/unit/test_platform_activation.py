@@ -17,7 +17,7 @@ def machine(monkeypatch):
         import torch
 
         for name, value in (
-            (activation.SWITCH, switch),
+            ("SGLANG_DFLASH_PLATFORM", switch),
             ("SGLANG_USE_CPU_ENGINE", "1" if in_tree_cpu else None),
         ):
             monkeypatch.delenv(name, raising=False)

@@ -79,11 +79,6 @@ class DraftConfig:
         """How many target layers are fused into one context feature (the K of arXiv 2602.06036)."""
         return self.num_layers if self.target_layer_ids is None else len(self.target_layer_ids)
 
-    @property
-    def largest_window(self) -> int | None:
-        """Widest window of the sliding layers, None where no layer slides."""
-        return max((layer.window for layer in self.layers if layer.window is not None), default=None)
-
     def layer_ids_for(self, num_target_layers: int) -> tuple[int, ...]:
         """Target layers to capture: those of the checkpoint, else ``spaced_layer_ids``."""
         if self.target_layer_ids is not None:
