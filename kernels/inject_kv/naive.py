@@ -1,9 +1,9 @@
 """Torch twin of the KV injection; what the CPU serves with."""
 
 import torch
-import torch.nn.functional as F
 
 from sglang_dflash.kernels.inject_kv.plan import InjectPlan
+from sglang_dflash.kernels.norm_rope.naive import norm_heads, rotate
 from sglang_dflash.kernels.prepare_block.naive import block_offsets
 
 # SGLang's allocators never hand out slot 0: its pools keep it for the writes of padding rows.
@@ -27,33 +27,13 @@ def inject_kv(
     """
     layers, (_, heads, head_dim) = len(plan.key_buffers), plan.key_buffers[0].shape
     keys, values = kv.view(-1, layers, 2, heads, head_dim).unbind(2)
-    keys = _rotate(_norm(keys, plan), positions, plan)
+    weights = None if plan.norm_weights is None else plan.norm_weights.unsqueeze(1)
+    keys = rotate(norm_heads(keys, weights, plan.eps), positions, plan.cos_sin, plan.signs, plan.interleaved)
     if commit_lens is not None:
         slots = _redirect(slots, commit_lens)
     for layer in range(layers):
         _store(plan.key_buffers[layer], slots, keys[:, layer])
         _store(plan.value_buffers[layer], slots, values[:, layer])
-
-
-def _norm(keys: torch.Tensor, plan: InjectPlan) -> torch.Tensor:
-    """RMS norm over the head dimension, in fp32: keys [T, L, heads, head_dim] -> fp32, same shape."""
-    if plan.norm_weights is None:
-        return keys.float()
-    unit = F.rms_norm(keys.float(), keys.shape[-1:], eps=plan.eps)
-    return unit * plan.norm_weights.unsqueeze(1)
-
-
-def _rotate(keys: torch.Tensor, positions: torch.Tensor, plan: InjectPlan) -> torch.Tensor:
-    """Rotary embedding of the first rotary_dim channels, the others unchanged."""
-    rotary_dim = plan.cos_sin.shape[1]
-    cos, sin = plan.cos_sin.index_select(0, positions)[:, None, None].chunk(2, -1)
-    axis, split = (-1, (-1, 2)) if plan.interleaved else (-2, (2, -1))
-    pairs = keys[..., :rotary_dim].unflatten(-1, split)
-    signed_sin = sin.unsqueeze(axis) * (plan.signs if plan.interleaved else plan.signs.unsqueeze(1))
-    rotated = torch.addcmul(pairs * cos.unsqueeze(axis), pairs.flip(axis), signed_sin).flatten(-2)
-    if rotary_dim == keys.shape[-1]:
-        return rotated
-    return torch.cat((rotated, keys[..., rotary_dim:]), -1)
 
 
 def _redirect(slots: torch.Tensor, commit_lens: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ class InjectPlan(NamedTuple):
     key_buffers: tuple[torch.Tensor, ...]  # L x [slots, kv_heads, head_dim]
     value_buffers: tuple[torch.Tensor, ...]  # L x [slots, kv_heads, head_dim]
     pointers: torch.Tensor  # [2, L] int64: base addresses of keys, then values
+    aligned: bool  # all of them are multiples of 16 bytes
     slot_stride: int  # elements from one slot to the next, the same in every buffer
     norm_weights: torch.Tensor | None  # [L, head_dim], per-layer k-norm; None where there is none
     eps: float  # of the k-norm
@@ -32,6 +33,9 @@ def make_inject_plan(
 ) -> InjectPlan:
     """Plan over the draft's buffers; DFlashError where their shapes do not fit each other."""
     shape, stride = tuple(key_buffers[0].shape), key_buffers[0].stride(0)
+    if len(shape) != 3:
+        what = f"lays the draft's cache out as {shape}, not as [slots, kv_heads, head_dim]"
+        raise DFlashError("SGLANG_USE_HND_KVCACHE", what, "unset it")
     for name, buffers in (("key_buffers", key_buffers), ("value_buffers", value_buffers)):
         for layer, buffer in enumerate(buffers):
             alike = tuple(buffer.shape) == shape and buffer.stride(0) == stride
@@ -51,6 +55,7 @@ def make_inject_plan(
         key_buffers=tuple(key_buffers),
         value_buffers=tuple(value_buffers),
         pointers=torch.tensor(addresses, dtype=torch.int64, device=device),
+        aligned=all(address % 16 == 0 for row in addresses for address in row),
         slot_stride=stride,
         norm_weights=norm_weights,
         eps=eps,

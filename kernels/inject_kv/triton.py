@@ -5,17 +5,7 @@ import triton
 import triton.language as tl
 
 from sglang_dflash.kernels.inject_kv.plan import InjectPlan
-
-
-@triton.jit
-def _load_channels(base, norm, head, channel, inside, HEAD_DIM: tl.constexpr, HAS_NORM: tl.constexpr):
-    """Channels of one token's heads in fp32, and the norm weights of these channels."""
-    x = tl.load(base + head[:, None] * HEAD_DIM + channel[None, :], mask=inside, other=0.0).to(tl.float32)
-    if HAS_NORM:
-        weight = tl.load(norm + channel, mask=channel < HEAD_DIM, other=0.0).to(tl.float32)
-    else:
-        weight = tl.full(channel.shape, 1.0, tl.float32)
-    return x, weight
+from sglang_dflash.kernels.norm_rope.triton import norm_and_rotate
 
 
 @triton.jit
@@ -37,6 +27,7 @@ def _inject_kv_kernel(
     INTERLEAVED: tl.constexpr,
     HAS_COMMIT: tl.constexpr,
     HAS_NORM: tl.constexpr,
+    ALIGNED: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_HALF: tl.constexpr,
     BLOCK_REST: tl.constexpr,
@@ -51,39 +42,31 @@ def _inject_kv_kernel(
         kept = kept & (token % width < tl.load(commit_lens + token // width))
     element = like.dtype.element_ty
     row = tl.load(slots + token) * slot_stride
-    key_row = tl.load(pointers + layer).to(tl.pointer_type(element)) + row
-    value_row = tl.load(pointers + layers + layer).to(tl.pointer_type(element)) + row
+    key_address = tl.load(pointers + layer)
+    value_address = tl.load(pointers + layers + layer)
+    if ALIGNED:
+        # Without this a store through an address goes element by element.
+        key_address = tl.multiple_of(key_address, 16)
+        value_address = tl.multiple_of(value_address, 16)
+    key_row = key_address.to(tl.pointer_type(element)) + row
+    value_row = value_address.to(tl.pointer_type(element)) + row
     key_base = kv + (token * layers + layer) * (2 * HEADS * HEAD_DIM)
-    norm = norm_weights + layer * HEAD_DIM
-
-    pair = tl.arange(0, BLOCK_HALF)
-    in_pairs = kept[:, None] & (pair < ROTARY_DIM // 2)[None, :]
-    if INTERLEAVED:
-        first = 2 * pair
-        second = 2 * pair + 1
-    else:
-        first = pair
-        second = pair + ROTARY_DIM // 2
-    x, x_weight = _load_channels(key_base, norm, head, first, in_pairs, HEAD_DIM, HAS_NORM)
-    y, y_weight = _load_channels(key_base, norm, head, second, in_pairs, HEAD_DIM, HAS_NORM)
-    rest = ROTARY_DIM + tl.arange(0, BLOCK_REST)
-    in_rest = kept[:, None] & (rest < HEAD_DIM)[None, :]
-    z, z_weight = _load_channels(key_base, norm, head, rest, in_rest, HEAD_DIM, HAS_NORM)
-    if HAS_NORM:
-        squares = tl.sum(x * x, 1) + tl.sum(y * y, 1) + tl.sum(z * z, 1)
-        scale = tl.rsqrt(squares / HEAD_DIM + eps)[:, None]
-        x = x * scale * x_weight[None, :]
-        y = y * scale * y_weight[None, :]
-        z = z * scale * z_weight[None, :]
-
-    angle = cos_sin + tl.load(positions + token) * ROTARY_DIM + pair
-    cos = tl.load(angle, mask=pair < ROTARY_DIM // 2, other=0.0).to(tl.float32)[None, :]
-    sin = tl.load(angle + ROTARY_DIM // 2, mask=pair < ROTARY_DIM // 2, other=0.0).to(tl.float32)[None, :]
-    key_out = key_row + head[:, None] * HEAD_DIM
-    tl.store(key_out + first[None, :], (x * cos - y * sin).to(element), mask=in_pairs)
-    tl.store(key_out + second[None, :], (y * cos + x * sin).to(element), mask=in_pairs)
-    tl.store(key_out + rest[None, :], z.to(element), mask=in_rest)
-
+    norm_and_rotate(
+        key_base,
+        key_row,
+        norm_weights + layer * HEAD_DIM,
+        cos_sin + tl.load(positions + token) * ROTARY_DIM,
+        head,
+        kept,
+        eps,
+        HEAD_DIM,
+        ROTARY_DIM,
+        INTERLEAVED,
+        HAS_NORM,
+        0.0,
+        BLOCK_HALF,
+        BLOCK_REST,
+    )
     channel = tl.arange(0, BLOCK_D)
     in_value = kept[:, None] & (channel < HEAD_DIM)[None, :]
     offset = head[:, None] * HEAD_DIM + channel[None, :]
@@ -119,6 +102,7 @@ def inject_kv(
         INTERLEAVED=plan.interleaved,
         HAS_COMMIT=commit_lens is not None,
         HAS_NORM=plan.norm_weights is not None,
+        ALIGNED=plan.aligned,
         BLOCK_H=triton.next_power_of_2(heads),
         BLOCK_HALF=triton.next_power_of_2(rotary_dim // 2),
         BLOCK_REST=triton.next_power_of_2(max(1, head_dim - rotary_dim)),

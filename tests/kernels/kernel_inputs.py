@@ -7,6 +7,7 @@ import torch
 
 from sglang_dflash.kernels.compact_kv import make_kv_table
 from sglang_dflash.kernels.inject_kv import InjectPlan, make_inject_plan
+from sglang_dflash.kernels.qk_norm_rope import HeadNorms
 from sglang_dflash.kernels.window_rows import Window
 from sglang_dflash.types import Acceptance, BlockInputs
 
@@ -145,6 +146,44 @@ def empty_accept(bs: int, path_len: int, guard: Guarded) -> Acceptance:
         emitted=guard.empty(bs, path_len),
         new_prefix_lens=guard.empty(bs),
     )
+
+
+QK_CASES = (
+    {"tokens": 1, "heads": 1, "kv_heads": 1, "head_dim": 16},
+    {"heads": 8, "kv_heads": 2, "head_dim": 128},
+    {"heads": 3, "kv_heads": 3, "head_dim": 48, "rotary_dim": 24},
+    {"rotary_dim": 16, "offset": 1.0},
+    {"interleaved": True},
+    {"interleaved": True, "head_dim": 80, "rotary_dim": 12},
+    {"dtype": torch.bfloat16},
+    {"dtype": torch.float16, "offset": 1.0},
+)
+
+
+def qk_case(
+    device: str,
+    *,
+    tokens: int = 7,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 32,
+    rotary_dim: int | None = None,
+    interleaved: bool = False,
+    offset: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+):
+    """-> (arguments of qk_norm_rope, guards)."""
+    torch.manual_seed(head_dim)
+    guard = Guarded(device)
+    weights = [guard.copy((torch.rand(head_dim) + 0.5 - offset).to(dtype)) for _ in range(2)]
+    arguments = (
+        guard.copy(torch.randn(tokens, (heads + 2 * kv_heads) * head_dim).to(dtype)),
+        guard.copy(torch.randint(0, 50, (tokens,))),
+        HeadNorms(heads, kv_heads, head_dim, *weights, offset, 1e-6),
+        guard.copy(torch.randn(50, rotary_dim or head_dim)),
+        interleaved,
+    )
+    return arguments, guard
 
 
 class InjectCase(NamedTuple):

@@ -14,6 +14,7 @@ from sglang_dflash.kernels.compact_kv.naive import compact_kv
 from sglang_dflash.kernels.inject_kv import make_inject_plan
 from sglang_dflash.kernels.inject_kv.naive import inject_kv
 from sglang_dflash.kernels.prepare_block.naive import prepare_block
+from sglang_dflash.kernels.qk_norm_rope.naive import qk_norm_rope
 from sglang_dflash.kernels.seeded_hash import murmur_hash32
 from sglang_dflash.kernels.tree_links.naive import links_from_parents
 from sglang_dflash.kernels.tree_mask.naive import flat_mask
@@ -127,6 +128,24 @@ def test_tree_mask(bs, width):
     guard.check()
 
 
+@pytest.mark.parametrize("shape", inputs.QK_CASES[:-2], ids=str)
+def test_qk_norm_rope(shape):
+    (qkv, positions, norms, cos_sin, interleaved), guard = inputs.qk_case("cpu", **shape)
+    before, angles = qkv.clone(), cos_sin.double().tolist()
+    turned = torch.cat(qk_norm_rope(qkv, positions, norms, cos_sin, interleaved), 1)
+    heads = norms.heads + norms.kv_heads
+    for token, position in enumerate(positions.tolist()):
+        rows = before[token].double().view(-1, norms.head_dim)[:heads].tolist()
+        for number, row in enumerate(rows):
+            weight = norms.queries if number < norms.heads else norms.keys
+            weights = (weight.double() + norms.offset).tolist()
+            wanted = oracles.cached_key(row, position, weights, norms.eps, angles, interleaved)
+            got = turned[token].view(heads, -1)[number].double()
+            torch.testing.assert_close(got, torch.tensor(wanted).double(), rtol=2e-5, atol=2e-6)
+    assert torch.equal(qkv, before)
+    guard.check()
+
+
 @pytest.mark.parametrize("heads,head_dim", ((1, 16), (2, 32), (8, 128)))
 @pytest.mark.parametrize("interleaved", (False, True))
 @pytest.mark.parametrize("partial", (False, True))
@@ -229,5 +248,8 @@ def test_bad_buffers_are_named():
     good = torch.zeros(4, 2, 8)
     with pytest.raises(DFlashError, match=r"value_buffers\[0\]"):
         make_inject_plan([good], [torch.zeros(4, 2, 16)], None, 1e-6, torch.zeros(3, 8))
+    with pytest.raises(DFlashError, match="SGLANG_USE_HND_KVCACHE: lays"):
+        by_head = torch.zeros(2, 2, 16, 8)  # pages, heads, places of a page
+        make_inject_plan([by_head], [by_head], torch.zeros(1, 8), 1e-6, torch.zeros(3, 8))
     with pytest.raises(DFlashError, match="norm_weights"):
         make_inject_plan([good], [good], torch.zeros(2, 8), 1e-6, torch.zeros(3, 8))

@@ -51,9 +51,10 @@ def test_choice_follows_the_device():
     """Triton on CUDA, the twin elsewhere; choosing the twin must not import Triton."""
     code = (
         "import sys\n"
-        "from sglang_dflash.kernels import accept, compact_kv, inject_kv, prepare_block\n"
-        "from sglang_dflash.kernels import tree_links, tree_mask, visibility, window_rows\n"
-        "ops = (accept, compact_kv, inject_kv, prepare_block, tree_links, tree_mask, visibility, window_rows)\n"
+        "from importlib import import_module\n"
+        "names = ('accept', 'compact_kv', 'inject_kv', 'prepare_block', 'qk_norm_rope', 'tree_links', 'tree_mask')\n"
+        "names += ('visibility', 'window_rows')\n"
+        "ops = [import_module(f'sglang_dflash.kernels.{name}') for name in names]\n"
         "assert all(op.choose('cpu').__module__ == op.__name__ + '.naive' for op in ops)\n"
         "assert 'triton' not in sys.modules\n"
         "assert all(op.choose('cuda').__module__ == op.__name__ + '.triton' for op in ops)\n"

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sglang_dflash.checkpoints.config import DraftConfig
+from sglang_dflash.engine.draft.head_norms import OneLaunch, Operators, build_head_norms
 from sglang_dflash.engine.draft.norms import norm_class
 from sglang_dflash.host.model_api import (
     AttentionType,
@@ -16,6 +17,9 @@ from sglang_dflash.host.model_api import (
     get_rope,
     sharded_by_head,
 )
+
+# Attention backends whose kernels read sinks in fp32; the others read them in the model's dtype.
+SINKS_IN_FP32 = ("trtllm_mha",)
 
 
 class DraftAttention(nn.Module):
@@ -73,13 +77,18 @@ class DraftAttention(nn.Module):
         self.g_proj = _gate(config, quant_config, f"{prefix}.g_proj")
         # Scaled values are a scaled output: the cache keeps them unscaled, the context's and the block's alike.
         self._value_scale = config.value_scale
+        self._head_norms: Operators | OneLaunch | None = None
+
+    def bind(self, attention_backend: str) -> None:
+        """Take what this run decides, once weights are loaded: SGLang's attention backend of the draft, the device."""
+        self._head_norms = build_head_norms(self)
+        if self.attention_sink_bias is not None and attention_backend in SINKS_IN_FP32:
+            self.attention_sink_bias.data = self.attention_sink_bias.data.float()
 
     def forward(self, positions: torch.Tensor, hidden: torch.Tensor, forward_batch) -> torch.Tensor:
         qkv, _ = self.qkv_proj(hidden)
-        q, k, v = qkv.split([self.q_size, self.kv_size, self.kv_size], dim=-1)
-        q = self.q_norm(q.reshape(-1, self.head_dim)).view(-1, self.q_size)
-        k = self.k_norm(k.reshape(-1, self.head_dim)).view(-1, self.kv_size)
-        q, k = self.rotary_emb(positions, q, k)
+        q, k = self._head_norms(qkv, positions)
+        v = qkv[:, self.q_size + self.kv_size :]
         sinks = {} if self.attention_sink_bias is None else {"sinks": self.attention_sink_bias}
         mixed = self.attn(q, k, v, forward_batch, **sinks)
         if self._value_scale != 1.0:

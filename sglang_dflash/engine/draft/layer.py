@@ -9,9 +9,6 @@ from sglang_dflash.engine.draft.convolution import BlockConvolution
 from sglang_dflash.engine.draft.mlp import DraftMLP
 from sglang_dflash.engine.draft.norms import norm_class
 
-# Attention backends whose kernels read sinks in fp32; the others read them in the model's dtype.
-SINKS_IN_FP32 = ("trtllm_mha",)
-
 
 class DraftLayer(nn.Module):
     """Pre-norm decoder layer; the residual travels beside the hidden state, as in SGLang's models."""
@@ -36,9 +33,7 @@ class DraftLayer(nn.Module):
 
     def bind(self, block_size: int, attention_backend: str) -> None:
         """Take what this run decides: tokens in a block, and SGLang's attention backend of the draft."""
-        sinks = self.self_attn.attention_sink_bias
-        if sinks is not None and attention_backend in SINKS_IN_FP32:
-            sinks.data = sinks.data.float()
+        self.self_attn.bind(attention_backend)
 
     def attend(self, positions: torch.Tensor, hidden: torch.Tensor, forward_batch) -> torch.Tensor:
         """Attention over normed hidden states [tokens, hidden]."""

@@ -6,6 +6,7 @@ import random
 import kernel_inputs as inputs
 import pytest
 import torch
+from sglang.kernels.ops.attention.table_qk_norm_rope import table_qk_norm_rope_
 from sglang.kernels.ops.sampling.murmur_hash import murmur_hash32_kernel
 
 from sglang_dflash.kernels.accept.naive import accept as naive_accept
@@ -16,6 +17,8 @@ from sglang_dflash.kernels.inject_kv.naive import inject_kv as naive_inject_kv
 from sglang_dflash.kernels.inject_kv.triton import inject_kv
 from sglang_dflash.kernels.prepare_block.naive import prepare_block as naive_prepare_block
 from sglang_dflash.kernels.prepare_block.triton import prepare_block
+from sglang_dflash.kernels.qk_norm_rope.naive import qk_norm_rope as naive_qk_norm_rope
+from sglang_dflash.kernels.qk_norm_rope.triton import qk_norm_rope
 from sglang_dflash.kernels.seeded_hash import murmur_hash32
 from sglang_dflash.kernels.tree_links.naive import links_from_parents as naive_links
 from sglang_dflash.kernels.tree_links.triton import links_from_parents
@@ -104,6 +107,30 @@ def test_tree_mask(bs, width, longest):
     naive_flat_mask(seen, prefix_lens, wanted)
     assert torch.equal(out, wanted)
     guard.check()
+
+
+@pytest.mark.parametrize("shape", inputs.QK_CASES, ids=str)
+def test_qk_norm_rope(shape):
+    arguments, guard = inputs.qk_case(DEVICE, **shape)
+    before = arguments[0].clone()
+    ulp = torch.finfo(before.dtype).eps
+    for got, wanted in zip(qk_norm_rope(*arguments), naive_qk_norm_rope(*arguments), strict=True):
+        assert got.is_contiguous() and got.dtype == before.dtype
+        # fp32 sums are ordered differently; in 16 bits that may flip the last bit of a result.
+        torch.testing.assert_close(got, wanted, rtol=max(ulp, 1e-5), atol=max(ulp, 2e-6))
+    assert torch.equal(arguments[0], before)
+    guard.check()
+
+
+def test_qk_norm_rope_is_that_of_the_built_in_draft():
+    """Up to its rounding between norm and rotation."""
+    (qkv, positions, norms, cos_sin, _), _ = inputs.qk_case(DEVICE, heads=8, head_dim=128, dtype=torch.bfloat16)
+    queries, keys = qk_norm_rope(qkv, positions, norms, cos_sin, False)
+    heads = (norms.heads, norms.kv_heads, norms.head_dim)
+    table_qk_norm_rope_(qkv, positions, norms.queries, norms.keys, cos_sin, *heads, norms.eps)
+    wanted = qkv[:, : queries.shape[1] + keys.shape[1]]
+    ulp = torch.finfo(torch.bfloat16).eps
+    torch.testing.assert_close(torch.cat((queries, keys), 1), wanted, rtol=2 * ulp, atol=4 * ulp)
 
 
 INJECT_CASES = (
