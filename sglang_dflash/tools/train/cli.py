@@ -10,7 +10,7 @@ import typer
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.pair import DRAFT_DIR, TARGET_DIR
-from sglang_dflash.tools.train.cli_data import features
+from sglang_dflash.tools.train.cli_data import answers, features, questions
 from sglang_dflash.tools.train.cli_options import (
     Compute,
     Device,
@@ -32,7 +32,8 @@ from sglang_dflash.tools.train.cli_options import (
 app = typer.Typer(
     help="Train the embedded target or a DFlash draft, make its data, and evaluate them.", no_args_is_help=True
 )
-app.command()(features)
+for command in (questions, answers, features):
+    app.command()(command)
 
 
 @app.command()
