@@ -132,7 +132,7 @@ def test_shipped_heldout_questions_are_no_evaluation_prompts():
         if error.field != "wheel":
             raise
         pytest.skip(str(error))
-    known = set().union(*(runs_of(words_of(prompt), 8) for prompt in evaluation))
+    known = set().union(*(runs_of(words_of(record["messages"][-1]["content"]), 8) for record in records))
     for path in files:
         for record in read_records(path):
             assert not runs_of(words_of(record["messages"][-1]["content"]), 8) & known
