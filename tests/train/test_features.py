@@ -138,7 +138,13 @@ def run_of(llama, features, out, **more):
 def test_a_draft_learns_from_the_store_alone(llama, data, tmp_path, monkeypatch):
     store_of(llama, data, tmp_path / "f")
     run = run_of(
-        llama, tmp_path / "f", tmp_path / "run", start_layers=[0, 3], loss_vocabulary=64, compute=torch.bfloat16
+        llama,
+        tmp_path / "f",
+        tmp_path / "run",
+        start_layers=[0, 3],
+        loss_vocabulary=64,
+        compute=torch.bfloat16,
+        optimizer="adamw",
     )
     trainer = DraftTrainer(run)
     monkeypatch.setattr(type(trainer.target._target), "observe", None)  # no target pass from here on
@@ -149,6 +155,9 @@ def test_a_draft_learns_from_the_store_alone(llama, data, tmp_path, monkeypatch)
     trainer.save()
     again = DraftTrainer(run)
     assert again.resume() and again.taps == TAPS
+    assert [type(o) for o in again.optimizers] == [torch.optim.AdamW] * 2
+    with pytest.raises(DFlashError, match="optimizer: is 'sgd'"):
+        DraftTrainer(run_of(llama, tmp_path / "f", tmp_path / "bad", optimizer="sgd"))
     with pytest.raises(DFlashError, match="train features"):
         DraftTrainer(run_of(llama, tmp_path / "f", tmp_path / "other", target_layer_ids=[1]))
 

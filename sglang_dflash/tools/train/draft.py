@@ -138,15 +138,16 @@ class DraftTrainer(Trainer):
         """Accept length per kind on validation prompts."""
         run, lengths = self.config, {}
         for kind, documents in self.validation.items():
-            rounds = replay(
-                self.target,
-                self.network,
-                documents,
-                self.taps,
-                run.block_size,
-                self.mask_id,
-                device=run.device,
-            )
+            with self.products():
+                rounds = replay(
+                    self.target,
+                    self.network,
+                    documents,
+                    self.taps,
+                    run.block_size,
+                    self.mask_id,
+                    device=run.device,
+                )
             lengths[kind] = rounds.accept_length()
         if lengths:
             self.data.rebalance(lengths)

@@ -44,15 +44,24 @@ class DraftNetwork(nn.Module):
         block_positions [b, a, B], seen [b, a, s] bool: context a block may attend to
         -> normed hidden [b, a, B, hidden].
         """
-        context = self.hidden_norm(self.fc(features))
+        return self.draft(self.context(features, positions), blocks, block_positions, seen)
+
+    def context(self, features: Tensor, positions: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's keys and values of the context; arguments as of ``forward``."""
+        fused = self.hidden_norm(self.fc(features))
         where = self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)
+        return [context_kv(layer.self_attn, fused, *where) for layer in self.layers]
+
+    def draft(
+        self, context: list[tuple[Tensor, Tensor]], blocks: Tensor, block_positions: Tensor, seen: Tensor
+    ) -> Tensor:
+        """Blocks over a context that is there already; the other arguments as of ``forward``."""
         flat = block_positions.flatten(1)
         block_where = self.cos[flat].unsqueeze(2), self.sin[flat].unsqueeze(2)
         bias = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))
         anchors, size = blocks.shape[1:3]
         x = blocks.flatten(1, 2)
-        for layer in self.layers:
-            keys, values = context_kv(layer.self_attn, context, *where)
+        for layer, (keys, values) in zip(self.layers, context, strict=True):
             q, k, v = layer.self_attn.qkv(layer.input_layernorm(x), *block_where)
             x = x + layer.self_attn.o_proj(block_attention(q, k, v, keys, values, bias, anchors, size))
             x = x + layer.mlp(layer.post_attention_layernorm(x))

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.train.muon import Muon
 from sglang_dflash.tools.train.packing import Batch
 from sglang_dflash.tools.train.runlog import RunLog, save_checkpoint
@@ -26,6 +27,7 @@ class Run:
     tokens: int = 1536
     lengths: tuple[int, ...] = (128, 192, 384)
     kinds: tuple[str, ...] = ()  # of the built-in text; all where empty
+    optimizer: str = "muon"  # of matrices: "muon", or "adamw", whose step costs next to nothing on large ones
     matrix_lr: float = 1e-2
     vector_lr: float = 5e-3
     warmup_steps: int = 60
@@ -57,6 +59,20 @@ def split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     return matrices, vectors
 
 
+def make_optimizers(run: Run, network: nn.Module) -> list[torch.optim.Optimizer]:
+    """One for the matrices, one for everything else."""
+    matrices, vectors = split_parameters(network)
+
+    def adamw(parameters: list[Tensor], rate: float) -> torch.optim.AdamW:
+        return torch.optim.AdamW(parameters, rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+
+    if run.optimizer == "adamw":
+        return [adamw(matrices, run.matrix_lr), adamw(vectors, run.vector_lr)]
+    if run.optimizer != "muon":
+        raise DFlashError("optimizer", f"is {run.optimizer!r}", "use muon or adamw")
+    return [Muon(matrices, run.matrix_lr), adamw(vectors, run.vector_lr)]
+
+
 class Trainer:
     """Trains ``network`` on batches; a recipe supplies ``loss``, ``check``, ``state`` and ``save``."""
 
@@ -64,11 +80,7 @@ class Trainer:
 
     def __init__(self, run: Run, network: nn.Module, next_batch: Callable[[], Batch]) -> None:
         self.config, self.network, self.next_batch = run, network, next_batch
-        matrices, vectors = split_parameters(network)
-        self.optimizers = [
-            Muon(matrices, run.matrix_lr),
-            torch.optim.AdamW(vectors, run.vector_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-        ]
+        self.optimizers = make_optimizers(run, network)
         self.step, self.elapsed, self.seen = 0, 0.0, 0
         self.log = RunLog(run.out)
 

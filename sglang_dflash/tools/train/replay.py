@@ -70,7 +70,7 @@ def replay(
 def _replay_batch(
     target: FrozenTarget, draft: DraftNetwork, batch: Batch, taps: list[int], size: int, mask_id: int
 ) -> Rounds:
-    features = target.observe(batch, taps).features
+    context = draft.context(target.observe(batch, taps).features, batch.positions)
     count = batch.ids.shape[0]
     ends = [int(row.nonzero()[-1]) for row in batch.answer]
     # The first answer id comes from prefill and anchors the first round.
@@ -79,7 +79,7 @@ def _replay_batch(
     while any(a < e for a, e in zip(anchor, ends, strict=True)):
         at = torch.tensor([min(a, e) for a, e in zip(anchor, ends, strict=True)], device=batch.ids.device)[:, None]
         blocks = make_blocks(batch, batch.ids, at, size, mask_id)
-        hidden = draft(features, batch.positions, target.embed(blocks.ids), blocks.positions, blocks.seen)
+        hidden = draft.draft(context, target.embed(blocks.ids), blocks.positions, blocks.seen)
         proposed = target.head(hidden[:, 0, 1:]).argmax(-1).tolist()
         for r in range(count):
             left = ends[r] - anchor[r]
