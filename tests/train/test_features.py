@@ -14,6 +14,7 @@ from sglang_dflash.tools.train.cli import app
 from sglang_dflash.tools.train.cli_options import arguments_of
 from sglang_dflash.tools.train.draft import DraftRun, DraftTrainer, open_tokenizer
 from sglang_dflash.tools.train.draft_model import DraftNetwork
+from sglang_dflash.tools.train.evaluate import evaluate_store
 from sglang_dflash.tools.train.features import (
     FeatureStore,
     FeatureWriter,
@@ -26,6 +27,7 @@ from sglang_dflash.tools.train.frozen import open_target
 from sglang_dflash.tools.train.loss_head import FrequentHead, WholeHead
 from sglang_dflash.tools.train.model import Shape
 from sglang_dflash.tools.train.packing import collate
+from sglang_dflash.tools.train.report import print_table
 from sglang_dflash.tools.train.start_layers import begin_as_target_layers
 
 TAPS = [0, 2]
@@ -145,6 +147,7 @@ def test_a_draft_learns_from_the_store_alone(llama, data, tmp_path, monkeypatch)
         loss_vocabulary=64,
         compute=torch.bfloat16,
         optimizer="adamw",
+        check_prompts=2,
     )
     trainer = DraftTrainer(run)
     monkeypatch.setattr(type(trainer.target._target), "observe", None)  # no target pass from here on
@@ -153,6 +156,10 @@ def test_a_draft_learns_from_the_store_alone(llama, data, tmp_path, monkeypatch)
     scores = trainer.check()
     assert set(scores) == {"mean", "sum", "other"} and 1 <= scores["mean"] <= 16
     trainer.save()
+    results = evaluate_store(str(llama), tmp_path / "run" / "draft", tmp_path / "f", 2)
+    assert {k["kind"]: k["prompts"] for k in results["kinds"]} == {"other": 2, "sum": 2}
+    assert results["summary"]["mean_over_kinds"] == pytest.approx(scores["mean"], abs=0.3)  # bfloat16 there
+    print_table(results)
     again = DraftTrainer(run)
     assert again.resume() and again.taps == TAPS
     assert [type(o) for o in again.optimizers] == [torch.optim.AdamW] * 2

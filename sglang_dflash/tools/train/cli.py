@@ -183,6 +183,10 @@ def evaluate_pair(
     draft: Annotated[Path | None, typer.Option(help="Draft folder; 'none' judges answers only.")] = DRAFT_DIR,
     limit: Annotated[int | None, typer.Option(help="Prompts per kind.")] = None,
     kinds: Annotated[str | None, typer.Option(help="Comma-separated kinds; all by default.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of features: replay its held-out answers instead of generating any.")
+    ] = None,
+    compute: Compute = "float32",
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything here.")] = None,
     threads: Threads = 1,
     device: Device = "auto",
@@ -190,12 +194,15 @@ def evaluate_pair(
     """Right answers and accept lengths per kind on the held-out prompts."""
     device = start("eval", locals())
     from sglang_dflash.tools.pair.heldout import HELDOUT_KINDS
-    from sglang_dflash.tools.train.evaluate import evaluate
+    from sglang_dflash.tools.train.evaluate import evaluate, evaluate_store
     from sglang_dflash.tools.train.report import print_table, write_json
 
     chosen = tuple(kinds.split(",")) if kinds else HELDOUT_KINDS
     try:
-        results = evaluate(target, None if str(draft) == "none" else draft, limit, chosen, device)
+        if data:
+            results = evaluate_store(target, draft, data, limit, dtype_of(compute, "compute"), device)
+        else:
+            results = evaluate(target, None if str(draft) == "none" else draft, limit, chosen, device)
     except DFlashError as error:
         fail(error)
     print_table(results)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.pair.checks import is_right, repeated_share
 from sglang_dflash.tools.pair.heldout import HELDOUT_KINDS, load_heldout
 from sglang_dflash.tools.train.draft import open_tokenizer
 from sglang_dflash.tools.train.draft_data import answered
 from sglang_dflash.tools.train.draft_io import load_draft
+from sglang_dflash.tools.train.features import FeatureStore, StoredTarget
 from sglang_dflash.tools.train.frozen import open_target
+from sglang_dflash.tools.train.packing import Document
 from sglang_dflash.tools.train.replay import Rounds, replay
 
 
@@ -20,7 +25,7 @@ class KindResult:
 
     kind: str
     prompts: int
-    right: int
+    right: int | None  # None: nobody can judge
     tokens: float  # mean answer length, end token included
     repeated: float  # share of repeated 4-grams
     rounds: Rounds | None
@@ -32,7 +37,7 @@ class KindResult:
             "kind": self.kind,
             "prompts": self.prompts,
             "right": self.right,
-            "right_share": self.right / self.prompts,
+            "right_share": None if self.right is None else self.right / self.prompts,
             "mean_tokens": self.tokens,
             "repeated_4grams": self.repeated,
             **(rounds_dict(self.rounds) if self.rounds else {}),
@@ -68,6 +73,50 @@ def evaluate(
     if draft:
         draft[0].to(device)
     results = [evaluate_kind(target, tokenizer, draft, load_heldout(k, limit), device) for k in kinds]
+    return _results(target_name, draft_folder, results)
+
+
+def evaluate_store(
+    target_name: str,
+    draft_folder: Path,
+    folder: Path,
+    limit: int | None = None,
+    compute: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> dict:
+    """Accept lengths on the held-out documents of a folder of features, whose answers are the target's greedy ones."""
+    store = FeatureStore(folder, 0)
+    target = StoredTarget(open_target(target_name, device), store, device)
+    network, config = load_draft(draft_folder)
+    network.to(device)
+    settings = config["dflash_config"]
+    results = []
+    for kind, documents in heldout_kinds(store, limit):
+        with torch.autocast(torch.device(device).type, compute, compute != torch.float32):
+            rounds = replay(
+                target,
+                network,
+                documents,
+                settings["target_layer_ids"],
+                config["block_size"],
+                settings["mask_token_id"],
+                device=device,
+            )
+        replies = [ids[marks.index(True) :] for ids, marks in documents]
+        tokens = sum(map(len, replies)) / len(replies)
+        repeated = sum(map(repeated_share, replies)) / len(replies)
+        results.append(KindResult(kind, len(documents), None, tokens, repeated, rounds, []))
+    return _results(target_name, draft_folder, results)
+
+
+def heldout_kinds(store: FeatureStore, limit: int | None) -> list[tuple[str, list[Document]]]:
+    """The store's held-out documents by kind, ``limit`` of each."""
+    if not store.heldout:
+        raise DFlashError("data", "holds nothing back", "run train features with a larger --heldout-share")
+    return [(kind, documents[:limit]) for kind, documents in sorted(store.heldout.items())]
+
+
+def _results(target_name: str, draft_folder: Path | None, results: list[KindResult]) -> dict:
     every = Rounds()
     for result in results:
         if result.rounds:

@@ -27,7 +27,7 @@ def print_table(results: dict) -> None:
         table.add_row(
             r["kind"],
             str(r["prompts"]),
-            f"{100 * r['right_share']:.0f}",
+            "-" if r["right_share"] is None else f"{100 * r['right_share']:.0f}",
             length,
             f"{r['mean_tokens']:.0f}",
             f"{100 * r['repeated_4grams']:.1f}",
