@@ -7,7 +7,7 @@
 #              2 article; one RTX 5090 or RTX PRO 6000, SGLang: SGLang's cookbook)
 #   measured   not yet measured (bench: sglang-dflash bench)
 #   note       one 32 GiB card: --mem-fraction-static 0.91 --chunked-prefill-size 1024 --mamba-ssm-dtype bfloat16
-#              --kv-cache-dtype fp8_e4m3
+#              --kv-cache-dtype fp8_e4m3; the draft's cache stays in bfloat16
 # Environment: MODEL DRAFT BLOCK_SIZE TP CONTEXT MEMORY ATTENTION DRAFT_ATTENTION PAGE_SIZE HOST PORT PYTHON, GPU
 # (compute capability, such as 9.0), DRY_RUN=1 prints the command; arguments are passed on.
 set -euo pipefail

@@ -4,6 +4,7 @@ SGLang asks the loaded model to capture layers before it builds graphs; our answ
 worker is built, which is earlier. Layer ids are 0-based and name outputs.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import torch
@@ -41,12 +42,20 @@ TOUCHES = (
         _HOOK,
         ("layer_ids",),
     ),
-    Touch("sglang.srt.models.mimo_v2:MiMoV2FlashForCausalLM", "takes the last layer by itself", _HOOK),
+    *(
+        Touch(f"sglang.srt.models.{name}", "takes the last layer by itself", _HOOK)
+        for name in (
+            "mimo_v2:MiMoV2FlashForCausalLM",
+            "laguna:LagunaForCausalLM",
+            "gpt_oss:GptOssForCausalLM",
+            "nemotron_h:NemotronHForCausalLM",
+        )
+    ),
     Touch("sglang.srt.layers.layernorm:RMSNorm", "the final norm hands on the last layer's output", _HOOK),
 )
 
-# Others take the last layer, too; these have to, because their decoders return three values.
-TAKES_LAST = ("MiMoV2",)
+# Classes whose decoders capture their last layer's output like any other's.
+TAKES_LAST = ("MiMoV2", "Laguna", "GptOss", "NemotronH")
 
 
 def prepare_capture(model: nn.Module, layer_ids: Sequence[int]) -> None:
@@ -99,6 +108,8 @@ class LastOutput:
 
     def __init__(self, decoder: nn.Module, others: bool):
         self._forward, self._others = decoder.forward, others
+        # SGLang's prefill graphs pass input embeddings by the names that they find there.
+        self.__signature__ = inspect.signature(decoder.forward)
         self._output: torch.Tensor | None = None
         norm = getattr(decoder, "norm", None) or decoder.norm_f
         norm.register_forward_hook(self._keep, with_kwargs=True)

@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sglang_dflash.checkpoints.catalogue import load_catalogue
+from sglang_dflash.checkpoints.catalogue.command import generation_of
 from sglang_dflash.checkpoints.checks import read_tensors
 from sglang_dflash.checkpoints.checks.case import Case, Plan
 from sglang_dflash.checkpoints.checks.tokenizer_files import Texts, read_texts
@@ -75,12 +78,23 @@ def _plan(cfg, dtype: str, context_length: int) -> Plan:
         context_length=context_length,
         concurrency=cfg.max_running_requests,
         dtype=dtype,
-        attention=cfg.attention_backend,
+        kv_dtype=cfg.kv_cache_dtype,
+        draft_kv_dtype=cfg.speculative_draft_kv_cache_dtype,
+        attention=cfg.prefill_attention_backend or cfg.attention_backend,
         draft_attention=cfg.speculative_draft_attention_backend,
         page_size=cfg.page_size,
         mamba=cfg.mamba_radix_cache_strategy if cfg.mamba_radix_cache_strategy != "auto" else None,
+        generation=_generation(),
         on_cpu=current_platform.is_out_of_tree(),
     )
+
+
+def _generation() -> str | None:
+    """Of the GPU that will serve; None where it is not NVIDIA's."""
+    if torch.version.hip is not None or not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return generation_of(f"{major}.{minor}")
 
 
 def _asked_block_size(cfg) -> int | None:

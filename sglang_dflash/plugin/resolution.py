@@ -3,8 +3,10 @@
 import logging
 import os
 
+from sglang_dflash.checkpoints.checks.case import Case
 from sglang_dflash.checkpoints.checks.findings import ERROR, WARNING
 from sglang_dflash.checkpoints.checks.rules import find
+from sglang_dflash.checkpoints.checks.serving import QUANTISED_CACHES, own_cache_dtype
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.contract import Touch
 from sglang_dflash.options import Options
@@ -39,7 +41,7 @@ TOUCHES = (
     ),
     Touch(
         "sglang.srt.arg_groups.overrides:declare_resolution",
-        "turns overlap scheduling off",
+        "turns overlap scheduling off, and names the format of the draft's cache",
         "never: made for plug-ins",
         ("server_args", "source"),
     ),
@@ -50,7 +52,7 @@ TOUCHES = (
 OVERLAP_FLAGS = ("SGLANG_ENABLE_SPEC_V2", "SGLANG_ENABLE_DFLASH_SPEC_V2")
 PLAN_STREAM_FLAG = "SGLANG_ENABLE_OVERLAP_PLAN_STREAM"
 # Notes that a log should have.
-_INFORMED = ("block-size-not-as-trained",)
+_INFORMED = ("block-size-not-as-trained", "window-too-large")
 _ON, _OFF = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
 
 
@@ -123,3 +125,16 @@ def _check(server_args, cfg) -> None:
             logger.warning("sglang-dflash: %s", finding)
         elif finding.name in _INFORMED:
             logger.info("sglang-dflash: %s", finding)
+    _keep_draft_cache(server_args, cfg, case)
+
+
+def _keep_draft_cache(server_args, cfg, case: Case) -> None:
+    """A quantised KV cache is the target's alone: the draft's keys and values stay in its own number format."""
+    if cfg.speculative_draft_kv_cache_dtype is not None or cfg.kv_cache_dtype not in QUANTISED_CACHES:
+        return
+    from sglang.srt.arg_groups.overrides import declare_resolution
+
+    own = own_cache_dtype(case.raw, cfg.dtype)
+    declare_resolution(server_args, "sglang_dflash.draft_cache", speculative_draft_kv_cache_dtype=own)
+    what = "sglang-dflash: --kv-cache-dtype %s is the target's; the draft's cache stays in its own format, %s"
+    logger.info(what, cfg.kv_cache_dtype, f"--speculative-draft-kv-cache-dtype {own}")

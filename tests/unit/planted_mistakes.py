@@ -15,6 +15,7 @@ from sglang_dflash.tools.pair import DRAFT_DIR, TARGET_DIR
 
 CPU = Machine("CPU platform", 0, 24 << 30)
 HOPPER = imagined("9.0", 80, 8)
+BLACKWELL = imagined("10.0", 180, 1)
 SLIDING = {"layer_types": ["sliding_attention"] * 2, "sliding_window": 64, "use_sliding_window": True}
 THINKS = "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}{{ messages[0].content }}"
 
@@ -191,7 +192,23 @@ MISTAKES = (
         "draft chat template",
         edit=draft_file("chat_template.jinja", "{{ messages }}"),
     ),
-    Mistake("backend-unsupported", ERROR, "--attention-backend", plan=Plan(attention="trtllm_mha"), machine=HOPPER),
+    Mistake("backend-unsupported", ERROR, "--attention-backend", plan=Plan(attention="cutedsl_mla"), machine=HOPPER),
+    Mistake("backend-unsupported", ERROR, "--attention-backend", plan=Plan(attention="fa3"), machine=BLACKWELL),
+    Mistake(
+        "backend-unsupported",
+        ERROR,
+        "--attention-backend",
+        target={"kv_lora_rank": 16},
+        plan=Plan(attention="fa3"),
+        machine=imagined("8.0", 80, 1),
+    ),
+    Mistake(
+        "backend-unsupported",
+        ERROR,
+        "--speculative-draft-attention-backend",
+        plan=Plan(attention="triton", draft_attention="fa4"),
+        machine=imagined("8.6", 24, 1),
+    ),
     Mistake(
         "backend-unsupported",
         ERROR,
@@ -243,6 +260,35 @@ MISTAKES = (
         own={"attention_sink_bias": True},
         plan=Plan(draft_attention="flashinfer"),
         machine=HOPPER,
+    ),
+    Mistake(  # SGLang gives the draft flashinfer where the target's backend is none for drafts
+        "sinks-unsupported",
+        ERROR,
+        "--speculative-draft-attention-backend",
+        own={"attention_sink_bias": True},
+        plan=Plan(attention="torch_native"),
+        machine=HOPPER,
+    ),
+    Mistake(  # its sinks are bfloat16
+        "sinks-unsupported",
+        ERROR,
+        "--speculative-draft-attention-backend",
+        own={"attention_sink_bias": True},
+        plan=Plan(draft_attention="fa4", dtype="float16"),
+        machine=HOPPER,
+    ),
+    Mistake(
+        "draft-cache-dtype",
+        ERROR,
+        "--speculative-draft-kv-cache-dtype",
+        plan=Plan(kv_dtype="fp8_e4m3", draft_kv_dtype="fp8_e4m3"),
+        machine=HOPPER,
+    ),
+    Mistake(
+        "window-too-large",
+        NOTE,
+        "--speculative-draft-window-size",
+        plan=Plan(context_length=64, window=64),
     ),
     Mistake("fp16", WARNING, "--dtype", plan=Plan(dtype="float16")),
     Mistake("fp16", WARNING, "target dtype", target={"dtype": "float16"}),

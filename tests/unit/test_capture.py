@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from sglang_dflash.checkpoints.checks.targets import depth_of, input_embedding
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.host.capture import prepare_capture
+from sglang_dflash.host.capture import TAKES_LAST, prepare_capture
 
 LAYERS, HIDDEN = 4, 6
 
@@ -123,6 +124,47 @@ def test_every_layers_output_is_captured(make, ids):
     assert depth_of(model) == LAYERS
 
 
+def test_the_decoder_shows_the_names_of_its_arguments():
+    """SGLang's prefill graphs pass embeddings by name where the decoder takes them."""
+    from sglang.srt.model_executor.runner.prefill_cuda_graph_runner import _build_layer_model_forward_kwargs
+
+    class Embedded(Decoder):
+        def forward(self, x, input_embeds=None):
+            return super().forward(x if input_embeds is None else input_embeds)
+
+    model = Hooked()
+    model.model = Embedded()
+    prepare_capture(model, (0, LAYERS - 1))
+    model.set_dflash_layers_to_capture(None)
+    given = SimpleNamespace(input_embeds=torch.ones(2, HIDDEN))
+    arguments = _build_layer_model_forward_kwargs(model.model, given, None)
+    assert arguments == {"input_embeds": given.input_embeds}
+    hidden, captured = model.model.forward(torch.zeros(2, HIDDEN), **arguments)
+    torch.testing.assert_close(hidden, (given.input_embeds + 10) / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "by"),
+    [
+        (
+            "LagunaForCausalLM",
+            "laguna",
+            "capture=aux_hidden_states.append\n            if self.end_layer in self.layers_to_",
+        ),
+        ("GptOssForCausalLM", "gpt_oss", "if self.end_layer in self.layers_to_capture"),
+        ("NemotronHForCausalLM", "nemotron_h", "if self.end_layer in self.layers_to_capture"),
+        ("MiMoV2ForCausalLM", "mimo_v2", "and self.config.num_hidden_layers in self.layers_to_capture"),
+    ],
+)
+def test_classes_that_take_the_last_layer_are_left_alone(name, module, by):
+    assert name.startswith(TAKES_LAST) and by in source_of(module)
+    model = type(name, (Hooked,), {})()
+    forward = model.model.forward
+    prepare_capture(model, (0, LAYERS - 1))
+    model.set_dflash_layers_to_capture(None)
+    assert model.model.layers_to_capture == [1, LAYERS] and model.model.forward == forward
+
+
 def test_a_class_with_another_hook_for_outputs():
     class StreamMeans(Model):
         def set_dspark_layers_to_capture(self, layer_ids):
@@ -149,6 +191,12 @@ def test_the_embedding_of_either_kind_of_class():
         torch.testing.assert_close(input_embedding(model)(ids), model.model.embed_tokens(ids))
 
 
+def source_of(module: str) -> str:
+    """SGLang's file of a model, as text: some import kernels of accelerators."""
+    root = Path(importlib.util.find_spec("sglang").submodule_search_locations[0])
+    return (root / "srt" / "models" / f"{module}.py").read_text()
+
+
 UNSERVED = {  # classes that no CPU can run: module, what their capture goes through
     "DeepseekV4ForCausalLM": ("deepseek_v4", "def set_dspark_layers_to_capture"),
     "GlmMoeDsaForCausalLM": ("glm4_moe", "class GlmMoeDsaForCausalLM(DeepseekV2ForCausalLM)"),
@@ -160,8 +208,7 @@ UNSERVED = {  # classes that no CPU can run: module, what their capture goes thr
 def test_the_hooks_of_classes_that_only_a_gpu_runs(architecture):
     """Read as text: the modules import kernels of accelerators."""
     module, hook = UNSERVED[architecture]
-    root = Path(importlib.util.find_spec("sglang").submodule_search_locations[0])
-    source = (root / "srt" / "models" / f"{module}.py").read_text()
+    source = source_of(module)
     assert f"class {architecture}(" in source and hook in source
     # The final norm goes through a module call with the residual beside it, which is what the last layer is read from;
     # DeepSeek V4's hook captures after each layer by itself.

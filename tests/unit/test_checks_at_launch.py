@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from published_drafts import plain
 from safetensors.torch import save_file
 
 from sglang_dflash.checkpoints.checks.names import expected_tensors
+from sglang_dflash.checkpoints.checks.serving import own_cache_dtype
 from sglang_dflash.checkpoints.config import parse_draft_config
 from sglang_dflash.cpu.activation import wanted as on_cpu_platform
+from sglang_dflash.plugin.launch_case import _plan
 
 TARGET = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -94,6 +97,20 @@ CASES = {
         {},
         "--speculative-draft-window-size: is 8",
     ),
+    "an fp8 cache for the target": ({}, "--kv-cache-dtype fp8_e4m3", {}, None),
+    "an fp8 cache of a bfloat16 draft": ({}, "--kv-cache-dtype fp8_e4m3 --dtype bfloat16", {}, None),
+    "an fp8 cache under the built-in worker": (
+        {},
+        "--kv-cache-dtype fp8_e4m3",
+        {"SGLANG_DFLASH_WORKER": "builtin"},
+        None,
+    ),
+    "an fp8 cache for the draft": (
+        {},
+        "--kv-cache-dtype fp8_e4m3 --speculative-draft-kv-cache-dtype fp8_e4m3",
+        {},
+        "--speculative-draft-kv-cache-dtype: is fp8_e4m3",
+    ),
     "no draft": (None, "", {}, "--speculative-draft-model-path: is missing"),
     "tensors": ({"attention_bias": True}, "", {}, "draft checkpoint: lacks layers.0.self_attn.q_proj.bias"),
     "a variant on the CPU": (
@@ -153,6 +170,65 @@ def test_block_size_comes_from_the_draft_or_the_flag(outcomes):
     other = outcomes["another block size"]
     assert other.fields["speculative_num_draft_tokens"] == 5
     assert any("is 5, the draft was trained on blocks of 16" in line for line in other.log)
+
+
+def test_an_fp8_cache_is_the_targets_alone(outcomes):
+    for name, own in (("an fp8 cache for the target", "auto"), ("an fp8 cache of a bfloat16 draft", "bf16")):
+        fields, log = outcomes[name].fields, "\n".join(outcomes[name].log)
+        assert (fields["kv_cache_dtype"], fields["speculative_draft_kv_cache_dtype"]) == ("fp8_e4m3", own)
+        assert log.count(f"stays in its own format, --speculative-draft-kv-cache-dtype {own}") == 1
+    assert outcomes["an fp8 cache under the built-in worker"].fields["speculative_draft_kv_cache_dtype"] is None
+    assert outcomes["a good pair"].fields["speculative_draft_kv_cache_dtype"] is None
+
+
+def test_the_draft_reads_the_cache_that_was_named():
+    """What SGLang makes of the two options, for either worker's pool."""
+    from sglang.srt.mem_cache.kv_cache_dtype import configure_kv_cache_dtype
+
+    def dtype(own: str, model_dtype: torch.dtype, backend: str) -> torch.dtype:
+        return configure_kv_cache_dtype(
+            server_args_kv_cache_dtype="fp8_e4m3",
+            model=None,
+            model_dtype=model_dtype,
+            is_draft_worker=True,
+            is_dflash=True,
+            speculative_draft_attention_backend=backend,
+            speculative_draft_kv_cache_dtype=own,
+        )[1]
+
+    for backend in ("fa3", "fa4", "flashinfer", "triton", "trtllm_mha"):
+        for name, model_dtype in (("bfloat16", torch.bfloat16), ("float16", torch.float16)):
+            assert dtype(own_cache_dtype({}, name), model_dtype, backend) == model_dtype
+            assert dtype(own_cache_dtype({"torch_dtype": name}, "auto"), model_dtype, backend) == model_dtype
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "generation"),
+    [
+        ((9, 0), None, "sm90"),
+        ((8, 6), None, "sm80"),
+        ((10, 3), None, "sm100"),
+        ((9, 4), "6.4", None),
+        (None, None, None),
+    ],
+)
+def test_the_plan_knows_the_gpu(monkeypatch, capability, hip, generation):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    cfg = SimpleNamespace(
+        **dict.fromkeys(
+            """speculative_num_draft_tokens speculative_dflash_block_size speculative_draft_window_size
+            max_running_requests prefill_attention_backend speculative_draft_kv_cache_dtype page_size
+            speculative_draft_attention_backend mamba_radix_cache_strategy""".split()
+        ),
+        tp_size=1,
+        attn_dp_size=1,
+        kv_cache_dtype="auto",
+        attention_backend="fa3",
+    )
+    plan = _plan(cfg, "torch.bfloat16", 4096)
+    assert (plan.generation, plan.attention) == (generation, "fa3")
 
 
 def test_a_warning_is_one_line_of_the_log(outcomes):

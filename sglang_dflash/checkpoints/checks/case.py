@@ -20,7 +20,8 @@ class Plan:
     context_length: int | None = None
     concurrency: int | None = None  # requests in flight
     dtype: str = "auto"
-    kv_dtype: str = "auto"
+    kv_dtype: str = "auto"  # of the target's KV cache
+    draft_kv_dtype: str | None = None
     attention: str | None = None
     draft_attention: str | None = None
     page_size: int | None = None

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+from sglang_dflash.checkpoints.checks.backends import backend_findings
 from sglang_dflash.checkpoints.checks.case import Case
 from sglang_dflash.checkpoints.checks.findings import ERROR, Finding
 from sglang_dflash.checkpoints.checks.pair import pair_findings
-from sglang_dflash.checkpoints.checks.quantisation import kind_findings
+from sglang_dflash.checkpoints.checks.quantisation import quantisation_findings
 from sglang_dflash.checkpoints.checks.serving import serving_findings
 from sglang_dflash.checkpoints.checks.targets import check_capture
 from sglang_dflash.checkpoints.checks.tokens import wording_findings
@@ -20,9 +21,10 @@ def find(case: Case) -> Iterator[Finding]:
         case.target, case.draft, block_size=plan.block_size, window=plan.window, tp_size=plan.tp_size
     )
     yield from _capture(case)
-    yield from kind_findings(case)
+    yield from quantisation_findings(case)
     yield from wording_findings(case)
     yield from serving_findings(case)
+    yield from backend_findings(case)
     yield from wiring_findings(case)
 
 

@@ -1,4 +1,4 @@
-"""Can it be served like this? Class, number formats, context, attention backends, pages, the target's head."""
+"""Can it be served like this? Kind of draft, number formats, context, the target's head, the draft's cache."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,20 +8,8 @@ from sglang_dflash.checkpoints.checks.findings import ERROR, NOTE, WARNING, Find
 from sglang_dflash.checkpoints.checks.tensors import check_tensors
 from sglang_dflash.errors import DFlashError
 
-# Draft attention backends that DFLASH accepts in SGLang 0.5.23.
-DRAFT_BACKENDS = ("flashinfer", "fa3", "fa4", "triton", "ascend", "trtllm_mha", "intel_xpu")
-# Backend -> GPU generations that it runs on; those not listed run on all.
-_GENERATIONS = {
-    "fa3": ("sm80", "sm90"),
-    "fa4": ("sm90", "sm100"),
-    "trtllm_mha": ("sm100",),
-    "trtllm_mla": ("sm100",),
-    "cutedsl_mla": ("sm100",),
-    "flashmla": ("sm90", "sm100"),
-}
-_PAGES = {"trtllm_mha": (16, 32, 64, 128), "trtllm_mla": (32, 64), "cutedsl_mla": (32, 64), "flashmla": (64,)}
-_LARGEST_HEAD = {"fa3": 256, "fa4": 256, "flashinfer": 256, "trtllm_mha": 256}
 _WINDOW = 4096  # tokens: what published drafts are trained on, where the catalogue says nothing else
+QUANTISED_CACHES = ("fp8_e4m3", "fp8_e5m2", "mxfp8", "nvfp4", "fp4_mx_block16")  # values of --kv-cache-dtype
 _HALF = ("float16", "half", "fp16", "torch.float16")
 
 
@@ -32,9 +20,7 @@ def serving_findings(case: Case) -> Iterator[Finding]:
     yield from _context(case)
     yield from _half(case)
     yield from _head(case)
-    if not case.plan.on_cpu:
-        yield from _backends(case)
-        yield from _pages(case)
+    yield from _cache(case)
 
 
 def _variant(case: Case) -> Iterator[Finding]:
@@ -61,7 +47,12 @@ def _tensors(case: Case) -> Iterator[Finding]:
 def _context(case: Case) -> Iterator[Finding]:
     served, known = case.context_length, case.draft.max_position_embeddings
     full = any(layer.window is None for layer in case.draft.layers)
-    if served is None or case.plan.window is not None or not full:
+    if served is None or not full:
+        return
+    if case.plan.window is not None:
+        if case.plan.window >= served:
+            what = f"is {case.plan.window}, and the context {served}: the draft sees all of it"
+            yield Finding("window-too-large", NOTE, "--speculative-draft-window-size", what, "leave it out")
         return
     entry = case.draft_entry and case.draft_entry.draft
     trained = entry and entry.trained_context
@@ -134,55 +125,20 @@ def quantised_head(case: Case) -> str | None:
     return str(config.get("quant_method", "lm_head")) if config.get("lm_head") is True else None
 
 
-def _backends(case: Case) -> Iterator[Finding]:
-    plan = case.plan
-    draft = plan.draft_attention or (plan.attention if plan.attention in DRAFT_BACKENDS else None)
-    if plan.draft_attention is not None and plan.draft_attention not in DRAFT_BACKENDS:
-        what = f"is {plan.draft_attention}, which DFLASH drafts cannot use"
-        yield _backend("--speculative-draft-attention-backend", what, f"use one of {', '.join(DRAFT_BACKENDS)}")
-    for flag, backend in (
-        ("--attention-backend", plan.attention),
-        ("--speculative-draft-attention-backend", plan.draft_attention),
-    ):
-        allowed = _GENERATIONS.get(backend)
-        if plan.generation and allowed and plan.generation not in allowed:
-            what = f"is {backend}, which runs on {', '.join(allowed)}; this GPU is {plan.generation}"
-            yield _backend(flag, what, "see sglang-dflash launch for one that fits")
-    if draft == "trtllm_mha" and not _fits_trtllm(case):
-        what = "is trtllm_mha, which the draft's full layers that see their block both ways cannot use"
-        remedy = "use fa4 (sm100) or flashinfer"
-        yield _backend("--speculative-draft-attention-backend", what, remedy, WARNING)
-    largest, head = _LARGEST_HEAD.get(plan.attention), _head_dim(case.text)
-    if largest and head and head > largest:
-        what = f"is {plan.attention}, which computes heads up to {largest}; the target's have {head}"
-        yield _backend("--attention-backend", what, "use triton", WARNING)
+def _cache(case: Case) -> Iterator[Finding]:
+    given = case.plan.draft_kv_dtype
+    if given in QUANTISED_CACHES:
+        what = f"is {given}, and a draft keeps its keys and values in its own number format"
+        yield Finding("draft-cache-dtype", ERROR, "--speculative-draft-kv-cache-dtype", what, "leave it out")
 
 
-def _backend(flag: str, what: str, remedy: str, severity: str = ERROR) -> Finding:
-    return Finding("backend-unsupported", severity, flag, what, remedy)
+def own_cache_dtype(raw: Mapping[str, Any], dtype: str) -> str:
+    """``--speculative-draft-kv-cache-dtype`` for keys and values in the draft's own number format.
 
-
-def _fits_trtllm(case: Case) -> bool:
-    layers = case.draft.layers
-    return all(layer.window is not None for layer in layers) or all(layer.causal for layer in layers)
-
-
-def _head_dim(text: Mapping[str, Any]) -> int | None:
-    return max((text[key] for key in ("head_dim", "global_head_dim") if text.get(key)), default=None)
-
-
-def _pages(case: Case) -> Iterator[Finding]:
-    plan, page = case.plan, case.plan.page_size
-    if page is None:
-        return
-    for backend in filter(None, (plan.attention, plan.draft_attention)):
-        usable = _PAGES.get(backend)
-        if usable and page not in usable:
-            what = f"is {page}, {backend} uses {', '.join(map(str, usable))}"
-            yield Finding(
-                "page-size-unsupported", WARNING, "--page-size", what, f"use {64 if 64 in usable else usable[0]}"
-            )
-    if plan.mamba == "no_buffer" and page != 1:
-        what = f"is {page}, and without extra state buffers pages have one token"
-        remedy = "use 1, or --mamba-radix-cache-strategy extra_buffer"
-        yield Finding("page-size-unsupported", ERROR, "--page-size", what, remedy)
+    Args:
+        raw: the draft's ``config.json``.
+        dtype: ``--dtype``.
+    """
+    served = stored_dtype(raw) if dtype == "auto" else dtype
+    # Named, SGLang knows before it loads the draft that the two caches differ.
+    return "bf16" if served == "bfloat16" else "auto"

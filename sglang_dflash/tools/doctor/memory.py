@@ -153,7 +153,8 @@ def _kv_parts(case: Case, layers: Layers, context: int, concurrency: int) -> Ite
         how = f"{_many(layers.count(SLIDING), 'sliding layer')}, {sliding * item} B for {share:.0%} of the tokens"
         yield Part("target KV, sliding", int(tokens * share) * sliding * item, how)
     row = 2 * max(1, case.draft.num_kv_heads // ranks) * case.draft.head_dim * case.draft.num_layers
-    draft_item = max(item, 2) if case.plan.draft_attention == "fa4" else item
+    # A quantised cache is the target's alone.
+    draft_item = max(item, 2)
     how = f"{_many(case.draft.num_layers, 'layer')}, {row * draft_item} B a token, in the target's slots"
     yield Part("draft KV", tokens * row * draft_item, how)
 
