@@ -1,20 +1,58 @@
 """What the steps of a round hand to each other: plain values, every field with its shape.
 
-``bs`` requests, block size ``B``, verify width ``W`` (nodes per request, the anchor included),
-path length ``D`` (deepest possible node + 1; ``D == W`` for a chain).
+``bs`` requests, block size ``B`` (tokens of a draft pass), verify width ``W`` (nodes per request, the anchor
+included), path length ``D`` (deepest possible node + 1). A round writes a window of ``S = max(B, W)`` KV slots.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 
+class Shape(NamedTuple):
+    """What a round verifies for every request: nothing drafted, a chain, or a tree."""
+
+    kind: Literal["plain", "chain", "tree"]
+    width: int  # W
+    path_len: int  # D; W for a chain
+
+    @classmethod
+    def plain(cls) -> "Shape":
+        """The anchor alone: no draft pass."""
+        return cls("plain", 1, 1)
+
+    @classmethod
+    def chain(cls, width: int) -> "Shape":
+        """The anchor and ``width - 1`` drafts; one node is plain."""
+        return cls("chain", width, width) if width > 1 else cls.plain()
+
+    @classmethod
+    def tree(cls, width: int, path_len: int) -> "Shape":
+        """Nodes with parents, none deeper than ``path_len - 1``."""
+        return cls("tree", width, path_len)
+
+    @property
+    def is_tree(self) -> bool:
+        """True where the target is told a node's parent."""
+        return self.kind == "tree"
+
+
 class BlockInputs(NamedTuple):
-    """Inputs of one draft pass over ``[anchor, mask x (B - 1)]`` per request."""
+    """Inputs of one draft pass over ``[anchor, mask x (B - 1)]`` per request, and the round's window of slots."""
 
     ids: torch.Tensor  # [bs * B] int64
     positions: torch.Tensor  # [bs * B] int64
-    slots: torch.Tensor  # [bs * B] int64, KV slots of the block
+    slots: torch.Tensor  # [bs * S] int64, KV slots of the window
+
+
+class Drafted(NamedTuple):
+    """What a draft pass says about every position of its block; candidates only where a proposer wants them."""
+
+    tokens: torch.Tensor  # [bs, B] int64, the anchor and the draft's path after it
+    positions: torch.Tensor  # [bs, B] int64
+    candidates: torch.Tensor | None = None  # [bs, B - 1, K] int64, most likely first, none twice
+    log_probs: torch.Tensor | None = None  # [bs, B - 1, K] float64, normalised over the whole vocabulary
+    transitions: torch.Tensor | None = None  # [bs, B - 2, K, K] float64: of k, then k', where pairs are scored
 
 
 class Proposal(NamedTuple):
@@ -24,11 +62,9 @@ class Proposal(NamedTuple):
     A node ``i > 0`` whose parent is -1 is padding and can never be accepted.
     """
 
-    tokens: torch.Tensor  # [bs, W] int64
+    tokens: torch.Tensor  # [bs, W] int64, contiguous
     parents: torch.Tensor | None  # [bs, W] int32, root -1; None for a chain (parent of i is i - 1)
-    depths: torch.Tensor  # [W] int64 where all requests share the shape, else [bs, W]
-    positions: torch.Tensor  # [bs, W] int64, prefix length + depth
-    max_depth: int  # depth of the deepest node that the shape allows
+    positions: torch.Tensor  # [bs, W] int64, contiguous, prefix length + depth
 
 
 class Acceptance(NamedTuple):
@@ -39,11 +75,23 @@ class Acceptance(NamedTuple):
     """
 
     path: torch.Tensor  # [bs, D] int64, node of the d-th accepted depth, path[:, 0] = 0, padded with -1
-    num_correct_drafts: torch.Tensor  # [bs] int32
-    commit_lens: torch.Tensor  # [bs] int32, num_correct_drafts + 1
+    commit_lens: torch.Tensor  # [bs] int32
     bonus: torch.Tensor  # [bs] int64, the target's token after the last accepted node
     emitted: torch.Tensor  # [bs, D] int64, accepted draft tokens, then the bonus token, then 0
     new_prefix_lens: torch.Tensor  # [bs] int64, prefix_lens + commit_lens
+
+
+class Features(NamedTuple):
+    """Context features of tokens whose target KV was just written.
+
+    With ``commit_lens`` the tokens are [bs] windows of equal width, of which the first
+    ``commit_lens[b]`` are committed; without, all of them are.
+    """
+
+    hidden: torch.Tensor  # [tokens, K * hidden]
+    positions: torch.Tensor  # [tokens] int64
+    slots: torch.Tensor  # [tokens] int64
+    commit_lens: torch.Tensor | None  # [bs] int32
 
 
 def empty_acceptance(bs: int, path_len: int, device: torch.device | str) -> Acceptance:
@@ -54,7 +102,6 @@ def empty_acceptance(bs: int, path_len: int, device: torch.device | str) -> Acce
 
     return Acceptance(
         path=empty(bs, path_len),
-        num_correct_drafts=empty(bs, dtype=torch.int32),
         commit_lens=empty(bs, dtype=torch.int32),
         bonus=empty(bs),
         emitted=empty(bs, path_len),
@@ -62,6 +109,7 @@ def empty_acceptance(bs: int, path_len: int, device: torch.device | str) -> Acce
     )
 
 
-def empty_block_inputs(num_tokens: int, device: torch.device | str) -> BlockInputs:
-    """Uninitialised ``BlockInputs`` for ``num_tokens`` = bs * B rows."""
-    return BlockInputs(*(torch.empty(num_tokens, dtype=torch.int64, device=device) for _ in range(3)))
+def empty_block_inputs(bs: int, block_size: int, slots: int, device: torch.device | str) -> BlockInputs:
+    """Uninitialised ``BlockInputs`` for ``bs`` requests with windows of ``slots`` KV slots."""
+    sizes = (bs * block_size, bs * block_size, bs * slots)
+    return BlockInputs(*(torch.empty(size, dtype=torch.int64, device=device) for size in sizes))

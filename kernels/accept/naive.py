@@ -69,8 +69,7 @@ def _has_earlier_twin(tokens, parents, nodes) -> torch.Tensor:
 
 
 def _store_lengths(correct: torch.Tensor, prefix_lens: torch.Tensor, out: Acceptance) -> None:
-    out.num_correct_drafts.copy_(correct)
-    torch.add(out.num_correct_drafts, 1, out=out.commit_lens)
+    torch.add(correct, 1, out=out.commit_lens)
     torch.add(prefix_lens, out.commit_lens, out=out.new_prefix_lens)
 
 

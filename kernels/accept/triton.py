@@ -8,8 +8,7 @@ from sglang_dflash.types import Acceptance
 
 
 @triton.jit
-def _store_row(request, commit, bonus_token, prefix_lens, num_correct_drafts, commit_lens, bonus, new_prefix_lens):
-    tl.store(num_correct_drafts + request, commit - 1)
+def _store_row(request, commit, bonus_token, prefix_lens, commit_lens, bonus, new_prefix_lens):
     tl.store(commit_lens + request, commit)
     tl.store(bonus + request, bonus_token)
     tl.store(new_prefix_lens + request, tl.load(prefix_lens + request) + commit)
@@ -21,7 +20,6 @@ def _accept_chain_kernel(
     target_tokens,  # [bs, W] int64
     prefix_lens,  # [bs] int64
     path,  # [bs, W] int64
-    num_correct_drafts,  # [bs] int32
     commit_lens,  # [bs] int32
     bonus,  # [bs] int64
     emitted,  # [bs, W] int64
@@ -43,7 +41,7 @@ def _accept_chain_kernel(
     tl.store(path + row + node, tl.where(kept, node, -1).to(tl.int64), mask=inside)
     tl.store(emitted + row + node, tl.where(kept, target, 0), mask=inside)
     bonus_token = tl.sum(tl.where(node == commit - 1, target, 0), 0)
-    _store_row(request, commit, bonus_token, prefix_lens, num_correct_drafts, commit_lens, bonus, new_prefix_lens)
+    _store_row(request, commit, bonus_token, prefix_lens, commit_lens, bonus, new_prefix_lens)
 
 
 @triton.jit
@@ -53,7 +51,6 @@ def _accept_tree_kernel(
     parents,  # [bs, W] int32
     prefix_lens,  # [bs] int64
     path,  # [bs, D] int64
-    num_correct_drafts,  # [bs] int32
     commit_lens,  # [bs] int32
     bonus,  # [bs] int64
     emitted,  # [bs, D] int64
@@ -85,7 +82,7 @@ def _accept_tree_kernel(
     out = request * path_len + step
     tl.store(path + out, path_row, mask=step < path_len)
     tl.store(emitted + out, emitted_row, mask=step < path_len)
-    _store_row(request, commit, bonus_token, prefix_lens, num_correct_drafts, commit_lens, bonus, new_prefix_lens)
+    _store_row(request, commit, bonus_token, prefix_lens, commit_lens, bonus, new_prefix_lens)
 
 
 def accept(
@@ -97,14 +94,7 @@ def accept(
 ) -> None:
     """As ``naive.accept``, in one launch."""
     bs, width = tokens.shape
-    results = (
-        out.path,
-        out.num_correct_drafts,
-        out.commit_lens,
-        out.bonus,
-        out.emitted,
-        out.new_prefix_lens,
-    )
+    results = (out.path, out.commit_lens, out.bonus, out.emitted, out.new_prefix_lens)
     block = triton.next_power_of_2(width)
     if parents is None:
         _accept_chain_kernel[(bs,)](tokens, target_tokens, prefix_lens, *results, width, BLOCK=block, num_warps=1)

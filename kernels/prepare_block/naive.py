@@ -25,13 +25,17 @@ def prepare_block(
 
     bonus_tokens [bs] int64: anchors, the last committed tokens. prefix_lens [bs] int64: their
     positions. req_pool_indices [bs] int64: rows of req_to_token [rows, columns] int32. The block
-    size is ``out.ids.numel() / bs``; columns prefix .. prefix + B - 1 must exist in the table.
+    size is ``out.ids.numel() / bs``, the window's ``out.slots.numel() / bs``, not smaller; columns
+    prefix .. prefix + S - 1 must exist in the table.
     """
     bs = bonus_tokens.numel()
-    block_size = out.ids.numel() // bs
+    block_size, window = out.ids.numel() // bs, out.slots.numel() // bs
     ids = out.ids.view(bs, block_size)
     ids.fill_(mask_token_id)
     ids[:, 0] = bonus_tokens
     positions = out.positions.view(bs, block_size)
     torch.add(prefix_lens.unsqueeze(1), block_offsets(block_size, out.ids.device), out=positions)
-    out.slots.view(bs, block_size).copy_(req_to_token[req_pool_indices.unsqueeze(1), positions])
+    columns = positions
+    if window > block_size:
+        columns = prefix_lens.unsqueeze(1) + block_offsets(window, out.ids.device)
+    out.slots.view(bs, window).copy_(req_to_token[req_pool_indices.unsqueeze(1), columns])

@@ -4,6 +4,7 @@ import functools
 
 import torch
 
+from sglang_dflash.host.widths import window_width
 from sglang_dflash.host.worker_api import DFlashDraftInputV2
 
 
@@ -18,6 +19,11 @@ class DraftState(DFlashDraftInputV2):
 
     The parent reserves KV slots ahead of the round and follows requests that join or leave the batch.
     """
+
+    def prepare_for_decode(self, batch) -> None:
+        """Reserve the slots of the next rounds' windows."""
+        with window_width():
+            super().prepare_for_decode(batch)
 
     @classmethod
     def after(cls, bonus_tokens: torch.Tensor, prefix_lens: torch.Tensor) -> "DraftState":

@@ -2,10 +2,11 @@
 
 import torch
 
-from sglang_dflash.engine.commit.inject import ContextInjector, Features
+from sglang_dflash.engine.commit.inject import ContextInjector
 from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.worker_api import CaptureHiddenMode, GenerationBatchResult
+from sglang_dflash.types import Features
 
 
 def extend_positions(prefix_lens: list[int], extend_lens: list[int], device: torch.device) -> torch.Tensor:

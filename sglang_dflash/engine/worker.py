@@ -1,5 +1,6 @@
 """The worker behind ``--speculative-algorithm DFLASH``: built, placed and called by SGLang's scheduler."""
 
+import contextlib
 import logging
 
 import torch
@@ -7,28 +8,26 @@ import torch
 from sglang_dflash.checkpoints.checks import mask_token_id
 from sglang_dflash.checkpoints.checks.targets import depth_of
 from sglang_dflash.checkpoints.config import ARCHITECTURES
-from sglang_dflash.engine.buffers import RoundBuffers
 from sglang_dflash.engine.commit.inject import ContextInjector
-from sglang_dflash.engine.commit.paths import ChainCommit, TreeCommit
-from sglang_dflash.engine.commit.state import StateCommit
 from sglang_dflash.engine.draft.ends import build_ends
 from sglang_dflash.engine.draft.mask import load_mask_embedding
 from sglang_dflash.engine.draft.model import DFlashDraftModel
 from sglang_dflash.engine.draft.runner import DraftRunner
 from sglang_dflash.engine.draft.view import WholeContext, WindowedContext
 from sglang_dflash.engine.draft_state import DraftState
-from sglang_dflash.engine.graph_tail import GraphTail, NoTail
+from sglang_dflash.engine.lane import Lane, build_lane
 from sglang_dflash.engine.prefill import Prefill
 from sglang_dflash.engine.proposal.build import build_proposer
+from sglang_dflash.engine.rehearsal import rehearse_sampling
 from sglang_dflash.engine.round import Round
 from sglang_dflash.engine.timing import build_timer
 from sglang_dflash.engine.verify.choice import TargetChoice
-from sglang_dflash.engine.verify.target import TargetPass
 from sglang_dflash.engine.verify.trees import build_tree_form
 from sglang_dflash.errors import announced
 from sglang_dflash.host.capture import prepare_capture
+from sglang_dflash.host.graph_api import graph_capture_wanted, memory_left_for_graphs
 from sglang_dflash.host.model_api import register_model
-from sglang_dflash.host.recurrent_state import keeps_recurrent_state
+from sglang_dflash.host.widths import block_size, draft_width, verify_width
 from sglang_dflash.host.worker_api import (
     BaseSpecWorker,
     GenerationBatchResult,
@@ -40,7 +39,6 @@ from sglang_dflash.host.worker_api import (
     get_parallel,
     get_schedule,
     get_spec,
-    graph_capture_wanted,
     model_draft_parallel_spec,
     resolve_draft_parallel_layout,
 )
@@ -48,12 +46,9 @@ from sglang_dflash.options import Options
 
 logger = logging.getLogger(__name__)
 
-# Most batches are smaller; the buffers grow when one is not.
-_FIRST_CAPACITY = 32
-
 
 class DFlashWorker(BaseSpecWorker):
-    """Lifecycle and dispatch only: prefill, round and their parts are objects built here.
+    """Lifecycle and dispatch only: prefill, round and lanes are objects built here.
 
     SGLang calls, in this order: the constructor (target weights are loaded), ``alloc_memory_pool``,
     ``init_attention_backends``, ``init_cuda_graphs``, then ``forward_batch_generation`` per batch.
@@ -64,9 +59,8 @@ class DFlashWorker(BaseSpecWorker):
         super().__init__()
         self._target_worker = target_worker
         self._options = Options.from_env()
-        self.block_size = int(get_spec().speculative_num_draft_tokens)
+        self.block_size = block_size()
         self._window = get_spec().speculative_draft_window_size
-        self._page_size = int(get_schedule().page_size)
         target = target_worker.model_runner
         for architecture in ARCHITECTURES:
             register_model(architecture, DFlashDraftModel)
@@ -74,7 +68,7 @@ class DFlashWorker(BaseSpecWorker):
             model_draft_parallel_spec(target.spec_aux_config.draft_model_config, spec_algorithm=target.spec_algorithm),
             collapse_cp=True,
         )
-        with draft_pp_context(), draft_tp_context(self.draft_parallel_layout):
+        with self._draft_scope():
             bundle = build_draft_tp_worker(
                 server_args=server_args,
                 gpu_id=gpu_id,
@@ -87,14 +81,23 @@ class DFlashWorker(BaseSpecWorker):
         prepare_capture(target.model, layer_ids)
         self._bind_draft(bundle, server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision)
         self._build_steps(bundle.draft_model, target)
-        logger.info(
-            "sglang-dflash: draft of %d layers, block size %d, verify width %d, context %s, attention %s",
-            len(bundle.draft_model.layers),
-            self.block_size,
-            self._round_parts["proposer"].verify_width,
-            f"window of {self._window}" if self._window else "whole",
-            bundle.resolved_attention_backend,
-        )
+        self._lane: Lane | None = None
+        self._round: Round | None = None
+        if get_parallel().tp_rank == 0:
+            logger.info(
+                "sglang-dflash: draft of %d layers, block size %d, verify width %d, context %s, attention %s",
+                len(bundle.draft_model.layers),
+                self.block_size,
+                self.speculative_num_draft_tokens,
+                f"window of {self._window}" if self._window else "whole",
+                bundle.resolved_attention_backend,
+            )
+
+    @contextlib.contextmanager
+    def _draft_scope(self):
+        """Where the draft's parts are built: its parallel groups, and its width in SGLang's settings."""
+        with draft_pp_context(), draft_tp_context(self.draft_parallel_layout), draft_width(self.block_size):
+            yield
 
     def _bind_draft(self, bundle, source: str, revision: str | None) -> None:
         draft_model: DFlashDraftModel = bundle.draft_model
@@ -103,50 +106,35 @@ class DFlashWorker(BaseSpecWorker):
         vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
         self._mask_token_id = mask_token_id(draft_model.draft_config, vocabulary, target.model_config.vocab_size)
         row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device), revision)
-        ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size)
+        with self._draft_scope():
+            ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size)
         draft_model.bind(ends, self.block_size, bundle.resolved_attention_backend)
 
     def _build_steps(self, draft_model: DFlashDraftModel, target) -> None:
+        """What stands before the pools are made; lanes and the round follow."""
         device = torch.device(target.device)
-        tp_sync = SpecTpSync(get_parallel().tp_group)
-        proposer = build_proposer(self._options.proposer, self.block_size, device)
-        self._tree_form = build_tree_form(target) if proposer.is_tree else None
-        commit = TreeCommit(target) if proposer.is_tree else ChainCommit()
-        if keeps_recurrent_state(target.model_config):
-            commit = StateCommit(commit, self._target_worker)
-        inject = ContextInjector(draft_model, self._draft_runner)
+        self._tp_sync = SpecTpSync(get_parallel().tp_group)
+        self._proposer = build_proposer(self._options.proposer, self.block_size, verify_width(), device)
+        self._tree_form = build_tree_form(target) if self._proposer.shape.is_tree else None
+        self._inject = ContextInjector(draft_model, self._draft_runner)
+        self._choose = TargetChoice(target, self._sync)
         self._prefill = Prefill(
             self._target_worker,
             self._draft_runner,
-            inject,
-            lambda tokens: tp_sync.sync(SpecTpSyncSite.DFLASH_TARGET, tokens),
+            self._inject,
+            lambda tokens: self._tp_sync.sync(SpecTpSyncSite.DFLASH_TARGET, tokens),
         )
-        self._round_parts = dict(
-            target_runner=target,
-            proposer=proposer,
-            verify=TargetPass(self._target_worker, self._tree_form),
-            tail=self._build_tail(target, proposer, inject),
-            choice=TargetChoice(target),
-            commit=commit,
-            inject=inject,
-            buffers=RoundBuffers(self.block_size, proposer.path_len, device, _FIRST_CAPACITY),
-            mask_token_id=self._mask_token_id,
-            sync_choice=lambda tokens: tp_sync.sync(SpecTpSyncSite.DFLASH_ACCEPT_SAMPLE, tokens),
-            timer=build_timer(self._options.timings, device.type, get_parallel().tp_rank),
-        )
-        self._round: Round | None = None
 
-    def _build_tail(self, target, proposer, inject: ContextInjector) -> GraphTail | NoTail:
-        in_graphs = graph_capture_wanted() and self._options.graph_tail == "on"
-        if not in_graphs or proposer.is_tree or get_parallel().tp_size != 1:
-            return NoTail()
-        return GraphTail(target, proposer.verify_width, inject)
+    def _sync(self, tokens: torch.Tensor, greedy: bool) -> None:
+        """Tensor-parallel ranks take rank 0's choice."""
+        site = SpecTpSyncSite.DFLASH_ACCEPT_GREEDY if greedy else SpecTpSyncSite.DFLASH_ACCEPT_SAMPLE
+        self._tp_sync.sync(site, tokens)
 
     # --- lifecycle, in the scheduler's order ---
 
     def alloc_memory_pool(self, memory_pool_config=None, req_to_token_pool=None, token_to_kv_pool_allocator=None):
         """Slots are shared with the target; a windowed draft gets a row table of its own."""
-        with draft_tp_context(self.draft_parallel_layout):
+        with self._draft_scope():
             self._draft_worker.alloc_memory_pool(
                 memory_pool_config=memory_pool_config,
                 req_to_token_pool=None if self._window else req_to_token_pool,
@@ -154,31 +142,61 @@ class DFlashWorker(BaseSpecWorker):
             )
         self.req_to_token_pool = req_to_token_pool
         self.token_to_kv_pool_allocator = token_to_kv_pool_allocator
-        runner = self._draft_runner
+        in_graphs = graph_capture_wanted() and self._options.graph_tail == "on" and get_parallel().tp_size == 1
+        self._lane = build_lane(
+            self._target_worker,
+            self._proposer,
+            self.block_size,
+            self._inject,
+            self._build_draft,
+            self._tree_form,
+            self._choose,
+            in_graphs,
+        )
+        self._round = Round(
+            self._target_worker.model_runner,
+            self._draft_runner.kv_index_translator,
+            self._mask_token_id,
+            build_timer(self._options.timings, self._target_worker.model_runner.device, get_parallel().tp_rank),
+        )
+
+    def _build_draft(self, columns: slice | None) -> DraftRunner:
+        runner, page_size = self._draft_runner, int(get_schedule().page_size)
         view = (
-            WindowedContext(runner, req_to_token_pool.req_to_token, self.block_size, self._window, self._page_size)
+            WindowedContext(runner, self.req_to_token_pool.req_to_token, self.block_size, self._window, page_size)
             if self._window
             else WholeContext()
         )
-        draft = DraftRunner(runner, view, self.block_size, self.draft_parallel_layout)
-        self._round = Round(draft=draft, **self._round_parts)
+        return DraftRunner(runner, view, self.block_size, columns, self.draft_parallel_layout)
 
     @announced()
     def init_attention_backends(self):
         """The draft's; the target's exist by now, and graphs do not."""
         if self._tree_form is not None:
             self._tree_form.prepare(self._target_worker.model_runner.attn_backend)
-        with draft_pp_context(), draft_tp_context(self.draft_parallel_layout):
+        with self._draft_scope():
             self._draft_worker.init_attention_backends()
         # Here rather than in the first request, and before a graph captures it.
-        self._round_parts["inject"].prepare()
+        self._inject.prepare()
 
     def init_cuda_graphs(self):
-        """Capture the draft's pass, embedding and head included."""
-        with draft_pp_context(), draft_tp_context(self.draft_parallel_layout):
-            self._draft_worker.init_cuda_graphs(capture_decode_cuda_graph=graph_capture_wanted())
+        """Capture the draft's pass, embedding and head included; eager where memory is all but used up."""
+        with self._draft_scope():
+            self._draft_worker.init_cuda_graphs(
+                capture_decode_cuda_graph=graph_capture_wanted()
+                and memory_left_for_graphs(self._draft_runner, self._tp_sync)
+            )
+
+    def prewarm_sampling(self):
+        """Rehearse a sampled verify pass of the largest batch, so that KV sizing after capture leaves it room."""
+        return rehearse_sampling(self._target_worker.model_runner, self._choose, self.speculative_num_draft_tokens)
 
     # --- what the scheduler reads ---
+
+    @property
+    def model_runner(self):
+        """The draft's: SGLang saves a worker's weights through it, and the target's through the target worker."""
+        return self._draft_runner
 
     @property
     def spec_v2_attn_backends(self) -> tuple:
@@ -190,7 +208,7 @@ class DFlashWorker(BaseSpecWorker):
 
     @property
     def speculative_num_draft_tokens(self) -> int:
-        return self._round_parts["proposer"].verify_width
+        return self._proposer.shape.width
 
     def weight_update_runners(self):
         return [("draft", self._draft_runner)]
@@ -201,10 +219,10 @@ class DFlashWorker(BaseSpecWorker):
         """Prefill or one decode round; the scheduler's batch is restored by SGLang afterwards."""
         if batch.forward_mode.is_idle():
             return self._idle(on_publish)
-        if batch.forward_mode.is_extend() or batch.is_extend_in_batch:
+        if batch.forward_mode.is_extend():
             self._wait_for_fused_hicache_load(batch)
             return self._prefill(batch, on_publish)
-        return self._round(batch, batch.spec_info, on_publish)
+        return self._round(self._lane, batch, batch.spec_info, on_publish)
 
     def _idle(self, on_publish) -> GenerationBatchResult:
         device = self._target_worker.model_runner.device
@@ -218,9 +236,3 @@ class DFlashWorker(BaseSpecWorker):
             next_draft_input=DraftState.after(none, none),
             speculative_num_draft_tokens=self.speculative_num_draft_tokens,
         )
-
-    def __getattr__(self, name: str):
-        # The scheduler treats a speculative worker as the target worker for what it does not define.
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._target_worker, name)

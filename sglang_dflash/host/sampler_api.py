@@ -1,6 +1,7 @@
 """SGLang's own sampler, run at every node of a proposal, so that sampling is plain decoding's by construction."""
 
 import torch
+from sglang.srt.model_executor.model_runner import SamplingPrewarmResult
 from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
 
 from sglang_dflash.host.contract import Touch
@@ -36,6 +37,8 @@ TOUCHES = (
     ),
 )
 
+__all__ = ["SamplingPrewarmResult", "add_logit_bias", "largest_batch", "repeat_per_node", "sampled_batch"]
+
 _PER_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed")
 _PER_BATCH = (
     "is_all_greedy",
@@ -68,3 +71,26 @@ def add_logit_bias(logits: torch.Tensor, info: SamplingBatchInfo | None, width: 
     """Add the requests' logit bias [bs, V] to ``logits`` [bs * width, V] in place."""
     if info is not None and info.logit_bias is not None:
         logits.view(-1, width, logits.shape[-1]).add_(info.logit_bias[:, None])
+
+
+def largest_batch(runner, width: int) -> int:
+    """Most requests that a verify pass of ``width`` nodes each can have."""
+    most = runner.max_decode_logits_rows() // width
+    return max(1, most if runner.max_running_requests is None else min(most, int(runner.max_running_requests)))
+
+
+def sampled_batch(bs: int, vocab_size: int, device) -> SamplingBatchInfo:
+    """Parameters of ``bs`` requests that sample with top-p and min-p, the dearest filters."""
+    row = torch.ones(bs, dtype=torch.float32, device=device)
+    return SamplingBatchInfo(
+        temperatures=row.unsqueeze(1),
+        top_ps=0.95 * row,
+        top_ks=torch.full((bs,), vocab_size, dtype=torch.int32, device=device),
+        min_ps=0.01 * row,
+        is_all_greedy=False,
+        is_any_greedy=False,
+        need_top_p_sampling=True,
+        need_top_k_sampling=False,
+        need_min_p_sampling=True,
+        vocab_size=vocab_size,
+    )

@@ -2,15 +2,13 @@
 
 from sglang.srt.layers.logits_processor import LogitsProcessorOutput
 from sglang.srt.managers.utils import GenerationBatchResult
-from sglang.srt.model_executor.cuda_graph_config import Backend
 from sglang.srt.model_executor.forward_batch_info import (
     CaptureHiddenMode,
     ForwardBatch,
     ForwardMode,
     enable_num_token_non_padded,
 )
-from sglang.srt.platforms import current_platform
-from sglang.srt.runtime_context import get_exec, get_parallel, get_schedule, get_spec
+from sglang.srt.runtime_context import get_parallel, get_schedule, get_spec
 from sglang.srt.speculative.base_spec_worker import BaseSpecWorker
 from sglang.srt.speculative.dflash_info import DFlashVerifyInput
 from sglang.srt.speculative.dflash_info_v2 import DFlashDraftInputV2
@@ -35,25 +33,15 @@ __all__ = [
     "SpecTpSyncSite",
     "SpeculativeAlgorithm",
     "build_draft_tp_worker",
-    "current_platform",
     "draft_pp_context",
     "draft_tp_context",
     "enable_num_token_non_padded",
-    "get_exec",
     "get_parallel",
     "get_schedule",
     "get_spec",
-    "graph_capture_wanted",
     "model_draft_parallel_spec",
     "resolve_draft_parallel_layout",
 ]
-
-
-def graph_capture_wanted() -> bool:
-    """Whether this run captures decode graphs: asked for, and the platform can."""
-    if current_platform.is_out_of_tree() and not current_platform.capabilities.graph_capture:
-        return False
-    return get_exec().graph.cuda_graph_config.decode.backend != Backend.DISABLED
 
 
 _WORKER = "a public interface for out-of-tree speculative workers"

@@ -20,6 +20,7 @@ from sglang_dflash.checkpoints.config import (
 )
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.contract import Touch
+from sglang_dflash.options import Options
 
 _DRAFT = "--speculative-draft-model-path"
 
@@ -72,7 +73,9 @@ def _plan(cfg, dtype: str, context_length: int) -> Plan:
     from sglang.srt.platforms import current_platform
 
     return Plan(
-        block_size=_asked_block_size(cfg),
+        block_size=cfg.speculative_dflash_block_size or cfg.speculative_num_draft_tokens,
+        verify_width=cfg.speculative_num_draft_tokens,
+        own_proposer=bool(Options.from_env().proposer),
         window=cfg.speculative_draft_window_size,
         tp_size=cfg.tp_size // max(1, cfg.attn_dp_size),
         context_length=context_length,
@@ -95,15 +98,6 @@ def _generation() -> str | None:
         return None
     major, minor = torch.cuda.get_device_capability()
     return generation_of(f"{major}.{minor}")
-
-
-def _asked_block_size(cfg) -> int | None:
-    given = {cfg.speculative_num_draft_tokens, cfg.speculative_dflash_block_size} - {None}
-    if len(given) > 1:
-        what = f"is {cfg.speculative_num_draft_tokens}, --speculative-dflash-block-size is "
-        what += str(cfg.speculative_dflash_block_size)
-        raise DFlashError("--speculative-num-draft-tokens", what, "give one of them")
-    return next(iter(given), None)
 
 
 def _target(server_args) -> tuple[dict[str, Any], str, int]:

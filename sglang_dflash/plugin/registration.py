@@ -57,10 +57,12 @@ def _install(version: str) -> None:
     from sglang.srt.platforms import current_platform
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
+    from sglang_dflash.host import widths
     from sglang_dflash.plugin import arguments, draft_config
 
     HookRegistry.register(CREATE_WORKER, _create_worker, HookType.AROUND)
     HookRegistry.register(ROW_HEADROOM, _row_headroom, HookType.AROUND)
+    widths.install()
     arguments.install()
     draft_config.install()
     if current_platform.device_name == "sglang_dflash_cpu":

@@ -108,7 +108,23 @@ def _check_before_speculation(server_args, previous) -> None:
         _report_plan_stream(cfg)
         if Options.from_env().worker == "dflash":
             _check(server_args, cfg)
+            _resolve_two_widths(server_args, cfg, previous)
+            return
     previous(server_args)
+
+
+def _resolve_two_widths(server_args, cfg, previous) -> None:
+    """SGLang takes ``--speculative-dflash-block-size`` as another name of the verify width: not while it resolves."""
+    from sglang.srt.arg_groups.overrides import declare_resolution
+
+    block, width = cfg.speculative_dflash_block_size, cfg.speculative_num_draft_tokens
+    if None in (block, width):
+        previous(server_args)
+        return
+    source = "sglang_dflash.block_size"
+    declare_resolution(server_args, source, speculative_dflash_block_size=None)
+    previous(server_args)
+    declare_resolution(server_args, source, speculative_dflash_block_size=block)
 
 
 def _check(server_args, cfg) -> None:

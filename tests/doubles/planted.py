@@ -14,7 +14,24 @@ from collections import defaultdict
 
 import torch
 
-from sglang_dflash.types import Proposal
+from sglang_dflash.engine.round import Round
+from sglang_dflash.host.widths import verify_width
+from sglang_dflash.types import Drafted, Proposal, Shape
+
+# The batch of the round that runs: a proposer is given values, and this one has to know whose they are.
+BATCH = None
+
+
+def _keep_batch(run):
+    def keeping(self, lane, batch, *arguments):
+        global BATCH
+        BATCH = batch
+        return run(self, lane, batch, *arguments)
+
+    return keeping
+
+
+Round.__call__ = _keep_batch(Round.__call__)
 
 
 class Continuations:
@@ -34,16 +51,17 @@ class Continuations:
 
 
 class _Planted:
+    candidates = 0
+
     def __init__(self, chain, device: torch.device):
         self._chain = chain
-        self.verify_width = chain.verify_width
-        self.path_len = chain.path_len
+        self.shape = chain.shape
         self._continuations = Continuations(os.environ["SGLANG_DFLASH_PLANTED"])
         self._rounds = defaultdict(int)
 
-    def _plans(self, batch):
+    def _plans(self):
         """(row, right continuation, wanted commit length, round) of every request that has a plan."""
-        for row, (req, prefix) in enumerate(zip(batch.reqs, batch.seq_lens.tolist(), strict=True)):
+        for row, (req, prefix) in enumerate(zip(BATCH.reqs, BATCH.seq_lens.tolist(), strict=True)):
             asked = req.sampling_params.custom_params or {}
             wanted = asked.get("commit_lens")
             output = (asked.get("continuation") or self._continuations.of(req.origin_input_ids)) if wanted else None
@@ -59,12 +77,10 @@ class _Planted:
 class PlantedChain(_Planted):
     """A chain that is right for ``commit_lens - 1`` drafts, then wrong."""
 
-    is_tree = False
-
-    def __call__(self, batch, block, drafted) -> Proposal:
-        proposal = self._chain(batch, block, drafted)
-        for row, right, wanted, _ in self._plans(batch):
-            for node in range(1, self.verify_width):
+    def __call__(self, drafted: Drafted) -> Proposal:
+        proposal = self._chain(drafted)
+        for row, right, wanted, _ in self._plans():
+            for node in range(1, self.shape.width):
                 if node - 1 < len(right):
                     proposal.tokens[row, node] = right[node - 1] if node < wanted else right[node - 1] ^ 1
         return proposal
@@ -73,23 +89,31 @@ class PlantedChain(_Planted):
 class PlantedTree(_Planted):
     """A random tree per request and round; one of its paths is right for ``commit_lens - 1`` drafts.
 
-    Requests without a plan get their chain, written as a tree.
+    As wide as the server's verify width, whatever the block size. Requests without a plan get their chain, written as a
+    tree; what is left of it is padding.
     """
 
-    is_tree = True
+    def __init__(self, chain, device: torch.device):
+        super().__init__(chain, device)
+        self.shape = Shape.tree(verify_width(), verify_width())
 
-    def __call__(self, batch, block, drafted) -> Proposal:
-        chain = self._chain(batch, block, drafted)
-        bs, width = chain.tokens.shape
-        parents = torch.arange(-1, width - 1, dtype=torch.int32).repeat(bs, 1)
-        depths = torch.arange(width).repeat(bs, 1)
-        for row, right, wanted, rng in self._plans(batch):
+    def __call__(self, drafted: Drafted) -> Proposal:
+        chain = self._chain(drafted)
+        bs, drafts = chain.tokens.shape
+        width = self.shape.width
+        parents = torch.full((bs, width), -1, dtype=torch.int32)
+        parents[:, :drafts] = torch.arange(-1, drafts - 1)
+        depths = torch.zeros(bs, width, dtype=torch.int64)
+        depths[:, :drafts] = torch.arange(drafts)
+        tokens = torch.zeros(bs, width, dtype=torch.int64)
+        tokens[:, :drafts] = chain.tokens
+        for row, right, wanted, rng in self._plans():
             row_parents, row_depths, row_tokens = _grow(rng, width, right, wanted)
             parents[row], depths[row] = torch.tensor(row_parents), torch.tensor(row_depths)
-            chain.tokens[row, 1:] = torch.tensor(row_tokens[1:])
+            tokens[row, 1:] = torch.tensor(row_tokens[1:])
         device = chain.tokens.device
         positions = chain.positions[:, :1] + depths.to(device)
-        return Proposal(chain.tokens, parents.to(device), depths.to(device), positions, width - 1)
+        return Proposal(tokens.to(device), parents.to(device), positions)
 
 
 def _grow(rng: random.Random, width: int, right: list[int], wanted: int):

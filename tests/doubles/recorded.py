@@ -8,11 +8,14 @@ of its rounds appended to the file that ``SGLANG_DFLASH_DRAFTED`` names, as JSON
 import json
 import os
 
+import planted
 from planted import PlantedChain, PlantedTree
 
+from sglang_dflash.types import Drafted, Proposal
 
-def _record(batch, drafted) -> None:
-    rows = drafted.view(len(batch.reqs), -1)
+
+def _record(drafted: Drafted) -> None:
+    batch, rows = planted.BATCH, drafted.tokens
     with open(os.environ["SGLANG_DFLASH_DRAFTED"], "a") as lines:
         for req, prefix, row in zip(batch.reqs, batch.seq_lens.tolist(), rows.tolist(), strict=True):
             if (req.sampling_params.custom_params or {}).get("record"):
@@ -23,9 +26,9 @@ def _record(batch, drafted) -> None:
 class RecordedChain(PlantedChain):
     """Planted chains."""
 
-    def __call__(self, batch, block, drafted):
-        _record(batch, drafted)
-        return super().__call__(batch, block, drafted)
+    def __call__(self, drafted: Drafted) -> Proposal:
+        _record(drafted)
+        return super().__call__(drafted)
 
 
 class RecordedTree(PlantedTree):
@@ -35,9 +38,9 @@ class RecordedTree(PlantedTree):
         super().__init__(chain, device)
         self._planted_chain = PlantedChain(chain, device)
 
-    def __call__(self, batch, block, drafted):
-        _record(batch, drafted)
-        shapes = [(req.sampling_params.custom_params or {}).get("shape") for req in batch.reqs]
+    def __call__(self, drafted: Drafted) -> Proposal:
+        _record(drafted)
+        shapes = [(req.sampling_params.custom_params or {}).get("shape") for req in planted.BATCH.reqs]
         if all(shape == "chain" for shape in shapes):
-            return self._planted_chain(batch, block, drafted)
-        return super().__call__(batch, block, drafted)
+            return self._planted_chain(drafted)
+        return super().__call__(drafted)

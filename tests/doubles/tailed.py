@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import torch
 from planted import PlantedChain
 
-from sglang_dflash.engine import graph_tail as tails
+from sglang_dflash.engine import lane, worker
+from sglang_dflash.engine.graph_tail import GraphTail
 from sglang_dflash.engine.verify.target import TargetPass
-from sglang_dflash.engine.worker import DFlashWorker
 from sglang_dflash.host.worker_api import ForwardMode
 
 
-class CheckedTail(tails.GraphTail):
+class CheckedTail(GraphTail):
     """A tail that must be taken wherever it can be."""
 
-    def take(self, result, sampling_info, accepted) -> bool:
-        taken = super().take(result, sampling_info, accepted)
+    def take(self, graph_size, sampling_info, accepted) -> bool:
+        taken = super().take(graph_size, sampling_info, accepted)
         assert taken == (sampling_info is None or sampling_info.is_all_greedy)
         return taken
 
@@ -29,16 +29,16 @@ class TailedChain(PlantedChain):
 
     def __init__(self, chain, device):
         super().__init__(chain, device)
-        # A worker makes its proposer before its tail, and both before the first pass.
-        DFlashWorker._build_tail = lambda worker, target, proposer, inject: CheckedTail(
-            target, proposer.verify_width, inject
-        )
+        # A worker makes its proposer before its lane, and both before the first pass.
+        lane.GraphTail = CheckedTail
+        worker.graph_capture_wanted = lambda: True
+        worker.memory_left_for_graphs = lambda *arguments: False
         TargetPass.__call__ = _with_tail(TargetPass.__call__)
 
 
 def _with_tail(verify):
-    def run(self, batch, proposal, slots, plan, host_lens):
-        verified = verify(self, batch, proposal, slots, plan, host_lens)
+    def run(self, batch, proposal, plan, host_lens):
+        verified = verify(self, batch, proposal, plan, host_lens)
         bs, width = proposal.tokens.shape
         output = SimpleNamespace(
             next_token_logits=_padded(verified.output.next_token_logits, width, 0),
@@ -46,15 +46,14 @@ def _with_tail(verify):
         )
         forward_batch = SimpleNamespace(
             forward_mode=ForwardMode.TARGET_VERIFY,
+            spec_info=SimpleNamespace(draft_token_num=width),
             input_ids=_padded(proposal.tokens.view(-1), width, 0),
             seq_lens=_padded(batch.seq_lens, 1, 1),
-            out_cache_loc=_padded(slots, width, 0),
+            out_cache_loc=_padded(plan.virtual_write_ids(cols=self.columns), width, 0),
         )
         (hook,) = self._target_worker.model_runner.capture_tail_hooks
         hook(None, output, forward_batch, (bs + 1) * width)
-        tails.replayed_size = lambda runner: bs + 1
-        verified.result.can_run_cuda_graph = True
-        return verified
+        return verified._replace(graph_size=bs + 1)
 
     return run
 

@@ -14,11 +14,16 @@ import pytest
 from exact import Ask, assert_same
 from workload import mixed_lengths, questions, shared_prefixes
 
+
+def _widths(verify: int, block: int) -> tuple:
+    return "--speculative-num-draft-tokens", verify, "--speculative-dflash-block-size", block
+
+
 OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}  # an accelerator overlaps unless told otherwise
 WINDOWED = ("--speculative-draft-window-size", 32, "--speculative-num-draft-tokens", 5)
 CONFIGURATIONS = {
     "default": ((), {}),
-    "overlap-pages-chunks": (("--page-size", 16, "--chunked-prefill-size", 64), OVERLAP),
+    "overlap-pages-chunks-narrow": (("--page-size", 16, "--chunked-prefill-size", 64, *_widths(6, 16)), OVERLAP),
     "overlap-window-block5-mixed": (
         (*WINDOWED, "--chunked-prefill-size", 96, "--enable-mixed-chunk"),
         OVERLAP,
@@ -28,6 +33,7 @@ CONFIGURATIONS = {
         {},
     ),
     "block2": (("--speculative-num-draft-tokens", 2), {}),
+    "overlap-nothing-drafted": (_widths(1, 16), OVERLAP),
     "overlap-two-ranks-block11": (("--tp-size", 2, "--speculative-num-draft-tokens", 11), OVERLAP),
 }
 

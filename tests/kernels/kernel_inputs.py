@@ -51,14 +51,14 @@ class Guarded:
                 assert bool(clean.all()), "an op wrote outside its output"
 
 
-def block_case(bs: int, block_size: int, device: str, seed: int):
+def block_case(bs: int, window: int, device: str, seed: int):
     """-> (arguments of prepare_block without ``out``, guards)."""
     torch.manual_seed(seed)
     guard = Guarded(device)
     rows, columns = bs + 5, 97
     arguments = (
         guard.copy(torch.randint(0, 111, (bs,))),
-        guard.copy(torch.randint(0, columns - block_size + 1, (bs,))),
+        guard.copy(torch.randint(0, columns - window + 1, (bs,))),
         guard.copy(torch.randperm(rows)[:bs]),
         guard.copy(torch.randint(1, 2**30, (rows, columns), dtype=torch.int32)),
         110,
@@ -66,9 +66,9 @@ def block_case(bs: int, block_size: int, device: str, seed: int):
     return arguments, guard
 
 
-def empty_block(bs: int, block_size: int, guard: Guarded) -> BlockInputs:
+def empty_block(bs: int, block_size: int, window: int, guard: Guarded) -> BlockInputs:
     """Poisoned ``BlockInputs``."""
-    return BlockInputs(*(guard.empty(bs * block_size) for _ in range(3)))
+    return BlockInputs(*(guard.empty(bs * size) for size in (block_size, block_size, window)))
 
 
 def window_case(bs: int, window: Window, columns: int, device: str):
@@ -140,7 +140,6 @@ def empty_accept(bs: int, path_len: int, guard: Guarded) -> Acceptance:
     """Poisoned ``Acceptance``."""
     return Acceptance(
         path=guard.empty(bs, path_len),
-        num_correct_drafts=guard.empty(bs, dtype=torch.int32),
         commit_lens=guard.empty(bs, dtype=torch.int32),
         bonus=guard.empty(bs),
         emitted=guard.empty(bs, path_len),

@@ -3,13 +3,14 @@
 import math
 
 
-def prepare_block(bonus, prefix_lens, rows, req_to_token, mask_token_id, block_size):
+def prepare_block(bonus, prefix_lens, rows, req_to_token, mask_token_id, block_size, window):
     """-> ids, positions, slots as flat lists."""
     ids, positions, slots = [], [], []
     for request in range(len(bonus)):
         for step in range(block_size):
             ids.append(bonus[request] if step == 0 else mask_token_id)
             positions.append(prefix_lens[request] + step)
+        for step in range(window):
             slots.append(req_to_token[rows[request]][prefix_lens[request] + step])
     return ids, positions, slots
 

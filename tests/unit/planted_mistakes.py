@@ -100,6 +100,7 @@ MISTAKES = (
     Mistake("block-size-not-as-trained", WARNING, "--speculative-num-draft-tokens", plan=Plan(block_size=32)),
     Mistake("block-size-not-as-trained", NOTE, "--speculative-num-draft-tokens", plan=Plan(block_size=8)),
     Mistake("block-size-counts-otherwise", WARNING, "--speculative-num-draft-tokens", plan=Plan(block_size=15)),
+    Mistake("verify-width-unusable", ERROR, "--speculative-num-draft-tokens", plan=Plan(verify_width=17)),
     Mistake("block-size-unusable", ERROR, "--speculative-num-draft-tokens", plan=Plan(block_size=1)),
     Mistake(
         "mask-token-missing",

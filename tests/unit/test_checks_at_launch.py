@@ -72,11 +72,13 @@ CASES = {
     "the last layer too": (TAPS_LAST, "", {}, None),
     "mask token": ({"dflash_config": {"mask_token_id": 128}}, "", {}, "draft mask_token_id: is 128"),
     "block of one": ({}, "--speculative-num-draft-tokens 1", {}, "--speculative-num-draft-tokens: is 1"),
-    "two block sizes": (
+    "a narrow chain": ({}, "--speculative-num-draft-tokens 4 --speculative-dflash-block-size 6", {}, None),
+    "no draft at all": ({}, "--speculative-num-draft-tokens 1 --speculative-dflash-block-size 6", {}, None),
+    "a chain longer than the block": (
         {},
-        "--speculative-num-draft-tokens 4 --speculative-dflash-block-size 6",
+        "--speculative-num-draft-tokens 8 --speculative-dflash-block-size 6",
         {},
-        "--speculative-num-draft-tokens: is 4",
+        "--speculative-num-draft-tokens: is 8: a chain of blocks of 6 has 1 to 6 nodes (use 1 to 6",
     ),
     "draft that is not here": (
         None,
@@ -229,6 +231,12 @@ def test_the_plan_knows_the_gpu(monkeypatch, capability, hip, generation):
     )
     plan = _plan(cfg, "torch.bfloat16", 4096)
     assert (plan.generation, plan.attention) == (generation, "fa3")
+
+
+@pytest.mark.parametrize("name, width", [("a narrow chain", 4), ("no draft at all", 1)])
+def test_a_verify_width_of_its_own_beside_the_block_size(outcomes, name, width):
+    fields = outcomes[name].fields
+    assert (fields["speculative_num_draft_tokens"], fields["speculative_dflash_block_size"]) == (width, 6)
 
 
 def test_a_warning_is_one_line_of_the_log(outcomes):

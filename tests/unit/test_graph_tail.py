@@ -7,10 +7,10 @@ import torch
 from rooms import HEAD_DIM, HIDDEN, KV_HEADS, LAYERS, Pool, checkpoint, draft_model, one_rank, runner
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
 
-from sglang_dflash.engine.commit.inject import ContextInjector, Features
+from sglang_dflash.engine.commit.inject import ContextInjector
 from sglang_dflash.engine.graph_tail import GraphTail, NoTail
 from sglang_dflash.kernels.accept.naive import accept
-from sglang_dflash.types import empty_acceptance
+from sglang_dflash.types import Features, empty_acceptance
 
 WIDTH, VOCAB, GRAPH, FEATURES = 4, 50, 4, 2 * 32
 GREEDY = SimpleNamespace(is_all_greedy=True, logit_bias=None)
@@ -23,7 +23,6 @@ class Target(SimpleNamespace):
         super().__init__(
             device="cpu",
             capture_tail_hooks=[],
-            decode_cuda_graph_runner=SimpleNamespace(bs=GRAPH),
             kv_index_translator=SimpleNamespace(is_translating=translating),
         )
 
@@ -47,6 +46,7 @@ class Verify:
         self.output = SimpleNamespace(next_token_logits=logits, hidden_states=torch.randn(GRAPH * WIDTH, FEATURES))
         self.batch = SimpleNamespace(
             forward_mode=ForwardMode.TARGET_VERIFY,
+            spec_info=SimpleNamespace(draft_token_num=WIDTH),
             input_ids=tokens.view(-1),
             seq_lens=prefix,
             out_cache_loc=slots,
@@ -91,7 +91,7 @@ def test_a_graphs_outcome_is_the_rounds_own(model, bs):
         hook(None, verify.output, verify.batch, GRAPH * WIDTH)
         wanted = verify.eager(injector(model, other))
     accepted = empty_acceptance(bs, WIDTH, "cpu")
-    assert tail.take(SimpleNamespace(can_run_cuda_graph=True), GREEDY, accepted)
+    assert tail.take(GRAPH, GREEDY, accepted)
     for name, got, own in zip(accepted._fields, accepted, wanted, strict=True):
         assert torch.equal(got, own), name
     assert accepted.commit_lens.tolist() == [1, 2, 3, 4][:bs]
@@ -104,10 +104,10 @@ def test_a_graphs_outcome_is_the_rounds_own(model, bs):
 def test_the_outcome_is_copied_out_of_the_graphs_buffers(model):
     target, first, second = Target(), Verify(GRAPH, 1), Verify(GRAPH, 2)
     tail = GraphTail(target, WIDTH, injector(model, pools()[0]))
-    accepted, result = empty_acceptance(GRAPH, WIDTH, "cpu"), SimpleNamespace(can_run_cuda_graph=True)
+    accepted = empty_acceptance(GRAPH, WIDTH, "cpu")
     with one_rank():
         tail.capture(None, first.output, first.batch, GRAPH * WIDTH)
-        assert tail.take(result, None, accepted)
+        assert tail.take(GRAPH, None, accepted)
         before = accepted.emitted.clone()
         tail.capture(None, second.output, second.batch, GRAPH * WIDTH)
     assert torch.equal(accepted.emitted, before)
@@ -121,19 +121,50 @@ def test_rounds_that_a_graph_cannot_finish(model):
     with one_rank():
         tail.capture(None, verify.output, verify.batch, GRAPH * WIDTH)
     accepted = empty_acceptance(2, WIDTH, "cpu")
-    graph, eager = (SimpleNamespace(can_run_cuda_graph=ran) for ran in (True, False))
-    assert tail.take(graph, GREEDY, accepted)
-    assert not tail.take(eager, GREEDY, accepted)
-    assert not tail.take(graph, SimpleNamespace(is_all_greedy=False, logit_bias=None), accepted)
-    assert not tail.take(graph, SimpleNamespace(is_all_greedy=True, logit_bias=torch.zeros(2, VOCAB)), accepted)
-    target.decode_cuda_graph_runner.bs = 8
-    assert not tail.take(graph, GREEDY, accepted)
-    target.decode_cuda_graph_runner.bs = GRAPH
+    assert tail.take(GRAPH, GREEDY, accepted)
+    assert not tail.take(None, GREEDY, accepted)
+    assert not tail.take(GRAPH, SimpleNamespace(is_all_greedy=False, logit_bias=None), accepted)
+    assert not tail.take(GRAPH, SimpleNamespace(is_all_greedy=True, logit_bias=torch.zeros(2, VOCAB)), accepted)
+    assert not tail.take(8, GREEDY, accepted)
     model.weights_version += 1
-    assert not tail.take(graph, GREEDY, accepted)
+    assert not tail.take(GRAPH, GREEDY, accepted)
     inject.prepare()
-    assert tail.take(graph, GREEDY, accepted)
-    assert not NoTail().take(graph, GREEDY, accepted)
+    assert tail.take(GRAPH, GREEDY, accepted)
+    assert not NoTail(inject).take(GRAPH, GREEDY, accepted)
+    with pytest.raises(AssertionError, match="smaller than the batch"):
+        tail.take(GRAPH, GREEDY, empty_acceptance(GRAPH + 1, WIDTH, "cpu"))
+
+
+def test_a_sampled_batch_stores_what_the_graph_has_projected(model, monkeypatch):
+    """Its own lengths, the graph's keys and values: the projection is not done twice."""
+    pool, other = pools()
+    target, verify = Target(), Verify(3)
+    inject = injector(model, pool)
+    tail = GraphTail(target, WIDTH, inject)
+    with one_rank():
+        tail.capture(None, verify.output, verify.batch, GRAPH * WIDTH)
+        monkeypatch.setattr(inject, "project", None)
+        rows = slice(0, 3 * WIDTH)
+        positions = (verify.prefix[:3, None] + torch.arange(WIDTH)).view(-1)
+        lengths = torch.tensor([4, 1, 2], dtype=torch.int32)
+        features = Features(verify.output.hidden_states[rows], positions, verify.slots[rows], lengths)
+        tail.inject(GRAPH, features)
+        injector(model, other)(features)
+    for got, own in ((pool.keys, other.keys), (pool.values, other.values)):
+        for ours, theirs in zip(got, own, strict=True):
+            for request, length in enumerate(lengths.tolist()):
+                kept = verify.slots[request * WIDTH :][:length]
+                torch.testing.assert_close(ours[kept], theirs[kept])
+
+
+def test_graphs_of_other_widths_are_left_alone(model):
+    """All hooks run for all graphs: a lane's tail knows its own by the nodes per request."""
+    target, verify = Target(), Verify(GRAPH)
+    tail = GraphTail(target, WIDTH // 2, injector(model, pools()[0]))
+    with one_rank():
+        tail.capture(None, verify.output, verify.batch, GRAPH * WIDTH)
+    assert not tail.take(GRAPH, GREEDY, empty_acceptance(GRAPH, WIDTH // 2, "cpu"))
+    assert not tail.take(2 * GRAPH, GREEDY, empty_acceptance(GRAPH, WIDTH // 2, "cpu"))
 
 
 def test_an_update_of_the_weights_reaches_what_a_graph_has_captured():
@@ -165,4 +196,4 @@ def test_passes_that_have_no_tail(model, case):
     if case == "no features":
         verify.output.hidden_states = None
     tail.capture(None, verify.output, verify.batch, GRAPH * WIDTH)
-    assert not tail.take(SimpleNamespace(can_run_cuda_graph=True), None, empty_acceptance(2, WIDTH, "cpu"))
+    assert not tail.take(GRAPH, None, empty_acceptance(2, WIDTH, "cpu"))

@@ -13,7 +13,7 @@ from sglang_dflash.engine.proposal.build import build_proposer
 from sglang_dflash.engine.proposal.chain import ChainProposer
 from sglang_dflash.engine.verify.choice import TargetChoice
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.types import BlockInputs, Proposal, empty_acceptance
+from sglang_dflash.types import Drafted, Proposal, Shape, empty_acceptance
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,9 @@ CPU = torch.device("cpu")
 
 
 class Wrapped:
-    """A proposer of one's own."""
+    """A proposer of one's own: trees of nine nodes."""
+
+    candidates, shape = 0, Shape.tree(9, 5)
 
     def __init__(self, chain, device):
         self.chain, self.device = chain, device
@@ -33,29 +35,41 @@ class Broken:
         raise ValueError("no table of continuations")
 
 
-def test_the_chain_unless_another_proposer_is_named():
-    chain = build_proposer("", 6, CPU)
+@pytest.mark.parametrize("width, kind", [(6, "chain"), (4, "chain"), (2, "chain"), (1, "plain")])
+def test_the_chain_unless_another_proposer_is_named(width, kind):
+    chain = build_proposer("", 6, width, CPU)
     assert isinstance(chain, ChainProposer)
-    assert (chain.verify_width, chain.path_len, chain.is_tree) == (6, 6, False)
-    wrapped = build_proposer(f"{__name__}:Wrapped", 6, CPU)
-    assert isinstance(wrapped, Wrapped) and wrapped.chain.verify_width == 6 and wrapped.device == CPU
+    assert chain.shape == (kind, width, width) and not chain.shape.is_tree
 
 
-@pytest.mark.parametrize(
-    "name", ["no_such_module:Wrapped", f"{__name__}:Absent", __name__, ":Wrapped", f"{__name__}:Broken"]
-)
-def test_a_proposer_that_cannot_be_made_is_named(name):
+def test_a_proposer_of_ones_own_is_given_the_chain_and_keeps_to_the_width_asked_for():
+    wrapped = build_proposer(f"{__name__}:Wrapped", 6, 9, CPU)
+    assert isinstance(wrapped, Wrapped) and wrapped.chain.shape.width == 6 and wrapped.device == CPU
+    with pytest.raises(DFlashError, match="proposes 9 nodes, --speculative-num-draft-tokens says 8"):
+        build_proposer(f"{__name__}:Wrapped", 6, 8, CPU)
+
+
+@pytest.mark.parametrize("name", ["no_such_module:Wrapped", f"{__name__}:Absent", __name__, ":Wrapped"])
+def test_a_proposer_that_cannot_be_found_is_named(name):
     with pytest.raises(DFlashError) as caught:
-        build_proposer(name, 6, CPU)
+        build_proposer(name, 6, 6, CPU)
     assert str(caught.value).startswith(f"SGLANG_DFLASH_PROPOSER: {name}: ") and "module:Class" in str(caught.value)
 
 
-def test_a_chain_is_the_anchor_and_the_drafts():
-    block = BlockInputs(torch.tensor([7, 0, 0, 9, 0, 0]), torch.tensor([4, 5, 6, 0, 1, 2]), None)
-    proposal = ChainProposer(3, CPU)(None, block, torch.tensor([50, 51, 52, 60, 61, 62]))
-    assert proposal.tokens.tolist() == [[7, 51, 52], [9, 61, 62]]
-    assert proposal.positions.tolist() == [[4, 5, 6], [0, 1, 2]]
-    assert proposal.parents is None and proposal.depths.tolist() == [0, 1, 2] and proposal.max_depth == 2
+def test_an_error_of_the_proposers_own_is_not_taken_for_a_wrong_name():
+    with pytest.raises(ValueError, match="no table of continuations"):
+        build_proposer(f"{__name__}:Broken", 6, 6, CPU)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_a_chain_is_the_anchor_and_the_first_drafts(width):
+    tokens, positions = torch.tensor([[7, 51, 52], [9, 61, 62]]), torch.tensor([[4, 5, 6], [0, 1, 2]])
+    proposal = ChainProposer(width)(Drafted(tokens, positions))
+    assert proposal.tokens.tolist() == [row[:width] for row in tokens.tolist()]
+    assert proposal.positions.tolist() == [row[:width] for row in positions.tolist()]
+    assert proposal.parents is None and proposal.tokens.is_contiguous() and proposal.positions.is_contiguous()
+    # A chain of the whole block is the draft's own tensors.
+    assert (proposal.tokens.data_ptr() == tokens.data_ptr()) == (width == 3)
 
 
 # --- choice ---
@@ -80,6 +94,10 @@ def sampling_info(bs: int, vocab: int, greedy: bool, **more) -> SamplingBatchInf
     )
 
 
+def agree(tokens, greedy):
+    """One rank."""
+
+
 class Sampler:
     """Stands where SGLang's sampler is called, and keeps what it was given."""
 
@@ -92,7 +110,7 @@ class Sampler:
 @pytest.mark.parametrize("info", [None, sampling_info(3, 11, greedy=True)], ids=["no parameters", "greedy"])
 def test_greedy_choice_is_the_first_largest_logit(info):
     logits = torch.randint(0, 4, (3 * 5, 11)).float()
-    chosen = TargetChoice(runner())(logits.clone(), torch.arange(15), info, 5)
+    chosen = TargetChoice(runner(), agree)(logits.clone(), torch.arange(15), info, 5)
     assert chosen.shape == (3, 5)
     assert chosen.view(-1).tolist() == [row.index(max(row)) for row in logits.tolist()]
 
@@ -102,7 +120,7 @@ def test_logit_bias_reaches_every_node_of_its_request_only():
     bias[0, 4], bias[1, 2] = 100, -100
     logits = torch.zeros(2 * 3, 7)
     logits[:, 2] = 1
-    chosen = TargetChoice(runner())(logits, torch.arange(6), sampling_info(2, 7, True, logit_bias=bias), 3)
+    chosen = TargetChoice(runner(), agree)(logits, torch.arange(6), sampling_info(2, 7, True, logit_bias=bias), 3)
     assert chosen.tolist() == [[4, 4, 4], [0, 0, 0]]
 
 
@@ -111,7 +129,7 @@ def test_sampling_sees_one_row_of_parameters_per_node():
     bias = torch.randn(bs, vocab)
     info = sampling_info(bs, vocab, greedy=False, logit_bias=bias)
     sampler, logits, positions = Sampler(), torch.randn(bs * width, vocab), torch.arange(bs * width)
-    chosen = TargetChoice(SimpleNamespace(sampler=sampler))(logits.clone(), positions, info, width)
+    chosen = TargetChoice(SimpleNamespace(sampler=sampler), agree)(logits.clone(), positions, info, width)
     assert chosen.dtype == torch.int64 and chosen.tolist() == torch.arange(bs * width).view(bs, width).tolist()
     for name in ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed"):
         of_requests, of_nodes = getattr(info, name), getattr(sampler.info, name)
@@ -129,7 +147,7 @@ def test_sampling_sees_one_row_of_parameters_per_node():
 
 
 def test_a_chain_is_committed_where_it_stands():
-    proposal = Proposal(torch.zeros(2, 3), None, torch.arange(3), torch.tensor([[4, 5, 6], [9, 10, 11]]), 2)
+    proposal = Proposal(torch.zeros(2, 3), None, torch.tensor([[4, 5, 6], [9, 10, 11]]))
     accepted, hidden = empty_acceptance(2, 3, CPU), torch.randn(6, 8)
     features = ChainCommit()(None, proposal, accepted, torch.tensor([[3, 4, 5], [8, 2, 1]]), hidden)
     assert features.hidden is hidden and features.commit_lens is accepted.commit_lens
@@ -170,7 +188,7 @@ def test_a_tree_path_is_moved_to_the_front_of_its_window(seed):
     pool, hidden = Pool(), torch.randn(bs * width, 6)
     slots = (1 + torch.randperm(39))[: bs * width].view(bs, width)
     before = [buffer.clone() for buffer in pool.keys + pool.values]
-    proposal = Proposal(torch.zeros(bs, width), torch.tensor(trees), None, positions, width - 1)
+    proposal = Proposal(torch.zeros(bs, width), torch.tensor(trees), positions)
     features = TreeCommit(runner(pool))(None, proposal, accepted, slots, hidden)
     assert features.commit_lens is accepted.commit_lens
     for b, path in enumerate(paths):

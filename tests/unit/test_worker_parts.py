@@ -12,6 +12,7 @@ from sglang_dflash.engine.counting import RoundCounter, counted
 from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.engine.prefill import extend_positions
 from sglang_dflash.engine.timing import HostTimer, NoTimer, SynchronisedTimer, build_timer
+from sglang_dflash.types import Shape
 
 CPU = torch.device("cpu")
 
@@ -24,25 +25,25 @@ def pointers(block, accepted) -> list[int]:
 
 
 def test_a_round_gets_views_of_its_size():
-    buffers = RoundBuffers(block_size=4, path_len=3, device=CPU, capacity=8)
+    buffers = RoundBuffers(Shape.tree(6, 3), block_size=4, device=CPU, capacity=8)
     block, accepted = buffers.next(5)
-    assert [tuple(tensor.shape) for tensor in block] == [(20,)] * 3
+    assert [tuple(tensor.shape) for tensor in block] == [(20,), (20,), (30,)]
     assert accepted.path.shape == accepted.emitted.shape == (5, 3)
-    for name in ("num_correct_drafts", "commit_lens", "bonus", "new_prefix_lens"):
+    for name in ("commit_lens", "bonus", "new_prefix_lens"):
         assert getattr(accepted, name).shape == (5,)
     assert accepted.commit_lens.dtype == torch.int32 and accepted.bonus.dtype == torch.int64
     assert all(tensor.is_contiguous() for tensor in (*block, *accepted))
 
 
 def test_two_rounds_in_flight_do_not_share_memory_and_the_third_reuses():
-    buffers = RoundBuffers(4, 4, CPU, capacity=4)
+    buffers = RoundBuffers(Shape.chain(4), 4, CPU, capacity=4)
     first, second, third = (pointers(*buffers.next(bs)) for bs in (4, 2, 3))
     assert not set(first) & set(second)
     assert first == third
 
 
 def test_growing_leaves_the_views_in_flight_alone():
-    buffers = RoundBuffers(2, 2, CPU, capacity=2)
+    buffers = RoundBuffers(Shape.chain(2), 2, CPU, capacity=2)
     _, accepted = buffers.next(2)
     accepted.emitted.fill_(7)
     block, grown = buffers.next(3)

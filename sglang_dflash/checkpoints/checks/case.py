@@ -15,6 +15,8 @@ class Plan:
     """How the pair is to be served; None leaves it to the checkpoints or to SGLang."""
 
     block_size: int | None = None
+    verify_width: int | None = None  # nodes per request of a verify pass; None: the block
+    own_proposer: bool = False  # of the user's: a tree may be wider than the block
     window: int | None = None  # draft window, tokens
     tp_size: int = 1
     context_length: int | None = None
@@ -56,6 +58,11 @@ class Case:
     def block_size(self) -> int:
         """The block that will be served."""
         return self.draft.block_size if self.plan.block_size is None else self.plan.block_size
+
+    @property
+    def verify_width(self) -> int:
+        """The nodes per request that will be verified."""
+        return self.block_size if self.plan.verify_width is None else self.plan.verify_width
 
     @property
     def context_length(self) -> int | None:

@@ -5,7 +5,6 @@ projection. One GEMM computes them for all layers; one kernel norms, rotates and
 """
 
 import functools
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +14,7 @@ from sglang_dflash.engine.draft.norms import factor
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.model_api import is_dense
 from sglang_dflash.kernels import dense, inject_kv
-
-
-class Features(NamedTuple):
-    """Context features of tokens whose target KV was just written.
-
-    With ``commit_lens`` the tokens are [bs] windows of equal width, of which the first
-    ``commit_lens[b]`` are committed; without, all of them are.
-    """
-
-    hidden: torch.Tensor  # [tokens, K * hidden]
-    positions: torch.Tensor  # [tokens] int64
-    slots: torch.Tensor  # [tokens] int64
-    commit_lens: torch.Tensor | None  # [bs] int32
+from sglang_dflash.types import Features
 
 
 def committed_rows(features: Features) -> Features:
@@ -67,9 +54,18 @@ class PackedProjection:
         self._linear = dense.choose(own.device.type, own.dtype)
         self.refresh()
 
-    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
-        """fused [tokens, hidden] -> [tokens, L * 2 * kv_heads * head_dim], per layer K then V."""
-        return self._linear.project(fused, self._weight, self._bias)
+    @property
+    def columns(self) -> int:
+        """L * 2 * kv_heads * head_dim."""
+        return self._weight.shape[0]
+
+    def __call__(self, fused: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """fused [tokens, hidden] -> [tokens, columns], per layer K then V; in ``out`` where it is given."""
+        if out is None:
+            return self._linear.project(fused, self._weight, self._bias)
+        if self._bias is None:
+            return torch.mm(fused, self._weight.T, out=out)
+        return torch.addmm(self._bias, fused, self._weight.T, out=out)
 
     def refresh(self) -> None:
         """Pack the weights as they are now."""
@@ -90,9 +86,9 @@ def _kept(place: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
 class NormedPackedProjection(PackedProjection):
     """The same behind each layer's input norm (Laguna): what the norms multiply by is part of the matrix."""
 
-    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
+    def __call__(self, fused: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         eps = self._model.draft_config.rms_norm_eps
-        return super().__call__(F.rms_norm(fused, fused.shape[-1:], eps=eps))
+        return super().__call__(F.rms_norm(fused, fused.shape[-1:], eps=eps), out)
 
     def _rows(self, layer) -> torch.Tensor:
         rows = super()._rows(layer)
@@ -109,8 +105,13 @@ class LayerwiseProjection:
     def refresh(self) -> None:
         """Nothing: the layers' own weights are read."""
 
-    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self._project(layer, fused) for layer in self._layers], dim=1)
+    @property
+    def columns(self) -> int:
+        """L * 2 * kv_heads * head_dim."""
+        return sum(2 * layer.self_attn.kv_size for layer in self._layers)
+
+    def __call__(self, fused: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.cat([self._project(layer, fused) for layer in self._layers], dim=1, out=out)
 
     def _project(self, layer, fused: torch.Tensor) -> torch.Tensor:
         if self._normed:
@@ -146,8 +147,20 @@ class ContextInjector:
         if features.positions.numel() == 0:
             return
         self.prepare()
-        fused = self._model.fuse_features(features.hidden)
-        self._inject(self._project(fused), features.positions, features.slots, features.commit_lens, self._plan)
+        self.store(self.project(features.hidden), features)
+
+    def project(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Context features [tokens, K * hidden] -> keys and values [tokens, columns] of all layers."""
+        return self._project(self._model.fuse_features(hidden), out)
+
+    def store(self, keys_values: torch.Tensor, features: Features) -> None:
+        """Write keys and values where ``features`` says."""
+        self._inject(keys_values, features.positions, features.slots, features.commit_lens, self._plan)
+
+    def empty_keys_values(self, tokens: int) -> torch.Tensor:
+        """Room for what ``project`` makes of ``tokens`` features."""
+        weight = self._model.hidden_norm.weight
+        return torch.empty(tokens, self._project.columns, dtype=weight.dtype, device=weight.device)
 
     def prepare(self) -> None:
         """Pack what is read of the draft's weights, and once the pool's buffers; nothing where that is up to date.

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import torch
 
-from sglang_dflash.engine.commit.inject import Features
 from sglang_dflash.host.kv_pools import kv_groups
 from sglang_dflash.kernels import compact_kv
-from sglang_dflash.types import Acceptance, Proposal
+from sglang_dflash.types import Acceptance, Features, Proposal
 
 
 class ChainCommit:

@@ -2,10 +2,9 @@
 
 import torch
 
-from sglang_dflash.engine.commit.inject import Features
 from sglang_dflash.engine.commit.paths import ChainCommit, TreeCommit
 from sglang_dflash.host.recurrent_state import commit_states
-from sglang_dflash.types import Acceptance, Proposal
+from sglang_dflash.types import Acceptance, Features, Proposal
 
 
 class StateCommit:

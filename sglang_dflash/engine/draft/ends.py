@@ -30,7 +30,7 @@ def build_ends(draft, target, mask_token_id: int, mask_row: torch.Tensor | None,
         # d2t holds what is to be added to a row's number.
         head = MappedHead(head, torch.arange(config.draft_vocab_size, device=draft.d2t.device) + draft.d2t)
     if draft.candidate_selector is None:
-        return Ends(embed, GreedyTokens(head))
+        return Ends(embed, GreedyTokens(head, block_size))
     return Ends(embed, SelectedPath(head, draft.candidate_selector, config, block_size))
 
 

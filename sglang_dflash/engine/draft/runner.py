@@ -12,15 +12,18 @@ from sglang_dflash.host.worker_api import (
     draft_tp_context,
     enable_num_token_non_padded,
 )
-from sglang_dflash.types import BlockInputs
+from sglang_dflash.types import BlockInputs, Drafted
 
 
 class DraftRunner:
-    """block ids -> the head's output [bs * B, ...]; a bidirectional block is a verify pass to SGLang."""
+    """block ids -> what the draft says of every position; a bidirectional block is a verify pass to SGLang."""
 
-    def __init__(self, model_runner, view: WholeContext | WindowedContext, block_size: int, layout):
+    def __init__(
+        self, model_runner, view: WholeContext | WindowedContext, block_size: int, columns: slice | None, layout
+    ):
+        """columns: those of the round's window of slots that the block takes, None for all."""
         self._model_runner, self._view = model_runner, view
-        self._block_size, self._layout = block_size, layout
+        self._columns, self._layout = columns, layout
         # Expert-parallel runners ask every batch for its count of real tokens, as a device scalar.
         self._counts_tokens = enable_num_token_non_padded()
         empty = torch.empty(0, dtype=torch.int64, device=model_runner.device)
@@ -31,21 +34,17 @@ class DraftRunner:
             capture_hidden_mode=CaptureHiddenMode.NULL,
         )
 
-    @property
-    def kv_index_translator(self):
-        return self._model_runner.kv_index_translator
-
-    def __call__(self, batch, block: BlockInputs, prefix_lens, plan, host_lens) -> torch.Tensor:
-        """prefix_lens [bs]; host_lens [bs] on the host, upper bound of prefix + block."""
-        reads = self._view.reads(plan, batch.req_pool_indices, prefix_lens, block.slots, host_lens)
-        num_tokens = block.ids.numel()
+    def __call__(self, batch, block: BlockInputs, plan, host_lens: torch.Tensor) -> Drafted:
+        """plan: the round's KV slots; host_lens [bs] on the host, upper bound of prefix + block."""
+        reads = self._view.reads(plan, batch.req_pool_indices, batch.seq_lens, block.slots, host_lens)
+        num_tokens, bs = block.ids.numel(), batch.seq_lens.numel()
         forward_batch = ForwardBatch(
             forward_mode=ForwardMode.TARGET_VERIFY,
-            batch_size=prefix_lens.numel(),
+            batch_size=bs,
             input_ids=block.ids,
             req_pool_indices=batch.req_pool_indices,
             seq_lens=reads.prefix_lens,
-            out_cache_loc=block.slots,
+            out_cache_loc=None,
             seq_lens_sum=reads.host_sum,
             seq_lens_cpu=reads.host_lens,
             positions=block.positions,
@@ -58,7 +57,15 @@ class DraftRunner:
             ),
             can_run_decode_cuda_graph=batch.can_run_decode_cuda_graph,
         )
-        reads.plan.bind(forward_batch, self.kv_index_translator)
+        reads.plan.bind(forward_batch, self._model_runner.kv_index_translator, cols=self._columns)
         with torch.inference_mode(), draft_tp_context(self._layout):
             out = self._model_runner.forward(forward_batch)
-        return out.logits_output.hidden_states
+        return Drafted(out.logits_output.hidden_states.view(bs, -1), block.positions.view(bs, -1))
+
+
+class AnchorOnly:
+    """No draft pass: the anchor is all there is to verify."""
+
+    def __call__(self, batch, block: BlockInputs, plan, host_lens: torch.Tensor) -> Drafted:
+        """As ``DraftRunner``, for blocks of one token."""
+        return Drafted(block.ids.view(-1, 1), block.positions.view(-1, 1))

@@ -57,12 +57,14 @@ def greedy_path(scores: torch.Tensor) -> torch.Tensor:
 class GreedyTokens:
     """Each position's own best token: DFlash."""
 
-    def __init__(self, head):
-        self._head = head
+    def __init__(self, head, block_size: int):
+        self._head, self._block_size = head, block_size
 
     def __call__(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """hidden [bs * B, hidden], ids [bs * B] -> tokens [bs * B] int64."""
-        return self._head(hidden)
+        """hidden [bs * B, hidden], ids [bs * B] -> tokens [bs * B] int64, the anchors among them."""
+        tokens = self._head(hidden)
+        tokens.view(-1, self._block_size)[:, 0] = ids.view(-1, self._block_size)[:, 0]
+        return tokens
 
 
 class SelectedPath:

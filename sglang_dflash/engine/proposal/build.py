@@ -1,27 +1,47 @@
 """Choosing what is proposed, once, from the options."""
 
 import importlib
+from typing import Protocol
 
 import torch
 
 from sglang_dflash.engine.proposal.chain import ChainProposer
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.types import Drafted, Proposal, Shape
+
+_FIELD = "SGLANG_DFLASH_PROPOSER"
 
 
-def build_proposer(name: str, block_size: int, device: torch.device):
-    """The draft's chain, or the proposer that ``name`` ("module:Class") wraps around it.
+class Proposer(Protocol):
+    """Makes the nodes that the target verifies out of what the draft says: values in, values out."""
 
-    A proposer is called with (batch, block, drafted) and returns a ``Proposal`` of fixed width. It has
-    ``verify_width`` (at most the block size), ``path_len`` (deepest node + 1) and ``is_tree``.
+    shape: Shape  # of every proposal
+    candidates: int  # K, candidates that it wants per position; 0: the draft's path is enough
+
+    def __call__(self, drafted: Drafted) -> Proposal: ...
+
+
+def build_proposer(name: str, block_size: int, width: int, device: torch.device) -> Proposer:
+    """The draft's chain of ``width`` nodes, or the proposer ``name`` ("module:Class").
+
+    The class is called with (chain, device); ``chain`` proposes the draft's first min(width, block size) tokens.
 
     Raises:
-        DFlashError: ``name`` cannot be imported.
+        DFlashError: ``name`` cannot be imported, or does not propose ``width`` nodes.
     """
-    chain = ChainProposer(block_size, device)
+    chain = ChainProposer(min(width, block_size))
     if not name:
         return chain
+    proposer = _find(name)(chain, device)
+    if proposer.shape.width != width:
+        problem = f"{name} proposes {proposer.shape.width} nodes, --speculative-num-draft-tokens says {width}"
+        raise DFlashError(_FIELD, problem, "let the two agree")
+    return proposer
+
+
+def _find(name: str) -> type:
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)(chain, device)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise DFlashError("SGLANG_DFLASH_PROPOSER", f"{name}: {error}", "give module:Class on PYTHONPATH") from error
+        raise DFlashError(_FIELD, f"{name}: {error}", "give module:Class on PYTHONPATH") from error

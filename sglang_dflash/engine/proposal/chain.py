@@ -1,27 +1,21 @@
-"""The chain: the draft's greedy token at every position of the block."""
+"""The chain: the draft's best token at every position of the block, as far as it is to be verified."""
 
-import torch
-
-from sglang_dflash.types import BlockInputs, Proposal
+from sglang_dflash.types import Drafted, Proposal, Shape
 
 
 class ChainProposer:
-    """Proposes [anchor, greedy draft tokens]; verify width = block size (arXiv 2602.06036, section 4)."""
+    """Proposes [anchor, the first W - 1 drafts] (arXiv 2602.06036, section 4)."""
 
-    def __init__(self, block_size: int, device: torch.device):
-        self.verify_width = self.path_len = block_size
-        self.is_tree = False
-        self._depths = torch.arange(block_size, dtype=torch.int64, device=device)
+    candidates = 0
 
-    def __call__(self, batch, block: BlockInputs, drafted: torch.Tensor) -> Proposal:
-        """drafted [bs * B] int64: the head's greedy token per position -> chain of [bs, B] nodes."""
-        ids = block.ids.view(-1, self.verify_width)
-        # The draft pass has consumed the block's ids, so the masks make room for the drafts.
-        ids[:, 1:] = drafted.view(-1, self.verify_width)[:, 1:]
+    def __init__(self, width: int):
+        self.shape = Shape.chain(width)
+
+    def __call__(self, drafted: Drafted) -> Proposal:
+        """-> chain of [bs, W] nodes; the draft's own tensors where W is the block size."""
+        width = self.shape.width
         return Proposal(
-            tokens=ids,
+            tokens=drafted.tokens[:, :width].contiguous(),
             parents=None,
-            depths=self._depths,
-            positions=block.positions.view(-1, self.verify_width),
-            max_depth=self.verify_width - 1,
+            positions=drafted.positions[:, :width].contiguous(),
         )

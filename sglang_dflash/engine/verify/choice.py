@@ -4,6 +4,8 @@ Drafts are point masses, so keeping a node iff it equals the target's sample lea
 exactly the target's (Leviathan et al., arXiv 2211.17192, with a point-mass draft).
 """
 
+from collections.abc import Callable
+
 import torch
 
 from sglang_dflash.host.sampler_api import add_logit_bias, repeat_per_node
@@ -18,20 +20,24 @@ def is_argmax(sampling_info) -> bool:
 class TargetChoice:
     """Chooses by the same sampler, filters and seeds as plain decoding, one row per node."""
 
-    def __init__(self, runner):
-        self._runner = runner
+    def __init__(self, runner, sync: Callable):
+        """sync: called with chosen tokens and whether they are greedy; tensor-parallel ranks agree on them in place."""
+        self._runner, self._sync = runner, sync
 
     def __call__(self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int) -> torch.Tensor:
         """logits [bs * W, V], positions [bs * W] of the nodes -> chosen tokens [bs, W] int64."""
         add_logit_bias(logits, sampling_info, width)
-        if sampling_info is None or sampling_info.is_all_greedy:
-            return logits.argmax(dim=-1).view(-1, width)
-        chosen = self._runner.sampler(
+        greedy = sampling_info is None or sampling_info.is_all_greedy
+        chosen = logits.argmax(dim=-1) if greedy else self._sample(logits, positions, sampling_info, width)
+        self._sync(chosen, greedy)
+        return chosen.view(-1, width)
+
+    def _sample(self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int) -> torch.Tensor:
+        return self._runner.sampler(
             LogitsProcessorOutput(next_token_logits=logits),
             repeat_per_node(sampling_info, width),
             False,
             [],
             [],
             positions,
-        )
-        return chosen.view(-1, width).long()
+        ).long()

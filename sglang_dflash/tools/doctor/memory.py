@@ -59,7 +59,7 @@ def budget(
     plan, ranks = case.plan, case.plan.tp_size
     context = context or min(CONTEXT, case.context_length or CONTEXT)
     concurrency = plan.concurrency or CONCURRENCY
-    width = case.block_size
+    width = case.verify_width
     kv = list(_kv_parts(case, layers, context, concurrency))
     parts = [
         Part("target weights", weights[0] // ranks, _split(ranks)),

@@ -33,10 +33,12 @@ DEVICE = os.environ["SGLANG_DFLASH_KERNEL_CASES"]
 
 
 @pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
-@pytest.mark.parametrize("block_size", (2, 5, 16))
-def test_prepare_block(bs, block_size):
-    arguments, guard = inputs.block_case(bs, block_size, DEVICE, seed=bs)
-    out, wanted = (inputs.empty_block(bs, block_size, guard) for _ in range(2))
+@pytest.mark.parametrize("block_size", (1, 2, 5, 16))
+@pytest.mark.parametrize("more", (0, 1, 22))
+def test_prepare_block(bs, block_size, more):
+    """``more``: columns of the window beyond the block, where the verify pass is wider."""
+    arguments, guard = inputs.block_case(bs, block_size + more, DEVICE, seed=bs)
+    out, wanted = (inputs.empty_block(bs, block_size, block_size + more, guard) for _ in range(2))
     prepare_block(*arguments, out)
     naive_prepare_block(*arguments, wanted)
     assert all(torch.equal(a, b) for a, b in zip(out, wanted, strict=True))

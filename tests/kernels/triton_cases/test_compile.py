@@ -40,7 +40,6 @@ INJECT_SHAPE = {
 }
 ACCEPTANCE = {
     "path": I64,
-    "num_correct_drafts": I32,
     "commit_lens": I32,
     "bonus": I64,
     "emitted": I64,
@@ -60,6 +59,7 @@ CASES = {
             "row_stride": "i32",
             "mask_token_id": "i32",
             "block_size": "i32",
+            "window": "i32",
         },
         {"BLOCK": 16},
     ),
