@@ -79,11 +79,12 @@ class PlantedChain(_Planted):
 
     def __call__(self, drafted: Drafted) -> Proposal:
         proposal = self._chain(drafted)
+        tokens = proposal.tokens.clone()
         for row, right, wanted, _ in self._plans():
             for node in range(1, self.shape.width):
                 if node - 1 < len(right):
-                    proposal.tokens[row, node] = right[node - 1] if node < wanted else right[node - 1] ^ 1
-        return proposal
+                    tokens[row, node] = right[node - 1] if node < wanted else right[node - 1] ^ 1
+        return proposal._replace(tokens=tokens)
 
 
 class PlantedTree(_Planted):
