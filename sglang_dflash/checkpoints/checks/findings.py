@@ -18,7 +18,7 @@ MEANINGS = {
     "block-size-missing": "the config names no block size, and 16 is assumed",
     "block-size-not-as-trained": "the block asked for is not the trained one",
     "block-size-counts-otherwise": "the block asked for is the trained one less its anchor, as other engines count",
-    "verify-width-unusable": "a chain has no more nodes than the block; a tree, from a proposer of one's own, at most 128",
+    "verify-width-unusable": "a chain has no more nodes than the block; a tree of one's own at most 128",
     "block-size-unusable": "no block of that size can be drafted",
     "mask-token-missing": "neither id nor name of the mask token is known",
     "mask-token-collides": "the mask token is a token of ordinary text, or ends it",
