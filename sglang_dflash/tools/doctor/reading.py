@@ -20,6 +20,7 @@ from sglang_dflash.checkpoints.config import (
     read_json,
 )
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.tools.doctor.class_defaults import filled
 from sglang_dflash.tools.doctor.weights import estimated_bytes, stored_bytes
 
 
@@ -74,6 +75,9 @@ def read(
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A target's config with its class's defaults, where transformers has the class; nothing of it is run."""
+    known = filled(config)
+    if known is not None:
+        return known
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = config.get("model_type")
