@@ -5,7 +5,6 @@ import sys
 from types import ModuleType
 from typing import NamedTuple
 
-import torch
 import torch_kernels as kernels
 from sglang.srt.layers.attention.attention_registry import ATTENTION_BACKENDS
 from sglang.srt.runtime_context import override_platform
@@ -90,22 +89,19 @@ def _fake_sgl_kernel():
                 sys.modules[name] = module
 
 
-def build(card: Card, runner, monkeypatch):
-    """SGLang's backend for ``runner`` on such a card, installed there."""
-    facts = {f"is_sm{generation}": generation == card.capability[0] * 10 for generation in (90, 100, 120)}
-    monkeypatch.setattr("sglang.srt.layers.attention.attention_registry.get_device_capability", lambda: card.capability)
-    for name in ("flashattention_backend",):
+def serve(card: Card, monkeypatch) -> None:
+    """Have SGLang build ``card``'s backend wherever it builds an attention backend."""
+    for name in ("attention_registry", "flashattention_backend"):
         monkeypatch.setattr(f"sglang.srt.layers.attention.{name}.get_device_capability", lambda: card.capability)
-    with _fake_sgl_kernel(), on_the_host(), override_platform(**facts):
-        runner.attn_backend = ATTENTION_BACKENDS[card.backend](runner)
-    if card.backend == "triton":
-        runner.attn_backend.extend_attention_fwd = kernels.triton_extend
-    runner.decode_attn_backend = runner.attn_backend
-    runner.kv_index_translator.bind_and_verify_backends([runner.attn_backend])
-    return runner.attn_backend
+    make = ATTENTION_BACKENDS[card.backend]
+    facts = {f"is_sm{generation}": generation == card.capability[0] * 10 for generation in (90, 100, 120)}
 
+    def build(runner):
+        with _fake_sgl_kernel(), on_the_host(), override_platform(**facts):
+            backend = make(runner)
+        if card.backend == "triton":
+            backend.extend_attention_fwd = kernels.triton_extend
+        return backend
 
-def reset() -> None:
-    """Forget what kernels were called with."""
-    kernels.CALLS.clear()
-    torch.manual_seed(0)
+    # The name of the platform's own.
+    monkeypatch.setitem(ATTENTION_BACKENDS, "dflash_cpu", build)

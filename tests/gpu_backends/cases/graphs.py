@@ -6,12 +6,14 @@ differs from it.
 """
 
 import contextlib
+from types import SimpleNamespace
 
 from sglang.srt.model_executor import forward_batch_info
 from sglang.srt.model_executor.graph_shared_output import GraphSharedOutput
 from sglang.srt.model_executor.runner import base_cuda_graph_runner, decode_cuda_graph_runner
 from sglang.srt.model_executor.runner.decode_cuda_graph_runner import DecodeCudaGraphRunner
 from sglang.srt.model_executor.runner_backend.base_cuda_graph_backend import BaseCudaGraphBackend
+from sglang.srt.speculative import dflash_worker_v2
 from torch_kernels import CALLS
 
 SIZES = (4,)
@@ -70,6 +72,11 @@ def prepare(monkeypatch) -> None:
     monkeypatch.setattr(module.DecodeCudaGraphRunner, "_publish_read_done", lambda self, in_graph: None)
     for owner in (module, base_cuda_graph_runner):
         monkeypatch.setattr(owner, "get_batch_sizes_to_capture", lambda *args, **kwargs: (list(SIZES), []))
+    # The built-in worker folds its head into the draft's graph where it thinks that graphs are captured.
+    monkeypatch.setattr(dflash_worker_v2, "current_platform", SimpleNamespace(is_out_of_tree=lambda: False))
+    decode = SimpleNamespace(decode=SimpleNamespace(backend="full", bs=list(SIZES)))
+    exec_ = SimpleNamespace(graph=SimpleNamespace(cuda_graph_config=decode))
+    monkeypatch.setattr(dflash_worker_v2, "get_exec", lambda: exec_)
     # Collecting garbage twice a capture is most of its time here.
     monkeypatch.setattr(module, "freeze_gc", lambda enabled: contextlib.nullcontext())
     # On a CPU only plain decoding would take a graph.
@@ -77,8 +84,16 @@ def prepare(monkeypatch) -> None:
     monkeypatch.setattr(mode, "is_cpu_graph", mode.is_cuda_graph)
 
 
-def capture(runner) -> None:
-    """Capture decode graphs of ``SIZES`` requests for ``runner``, as SGLang does behind its attention backend."""
+def capture(world, monkeypatch) -> None:
+    """Capture decode graphs of ``SIZES`` requests, the target's and then the drafts', in each worker's own scope."""
+    _capture(world.target.model_runner)
+    for worker in world.workers.values():
+        draft = worker.draft_worker
+        monkeypatch.setattr(draft, "init_cuda_graphs", lambda draft=draft, **_: _capture(draft.model_runner))
+        worker.init_cuda_graphs()
+
+
+def _capture(runner) -> None:
     rows = max(SIZES) * runner.decode_num_tokens_per_req()
     runner.graph_shared_output = GraphSharedOutput(device="cpu", max_rows=rows)
     runner.decode_cuda_graph_runner = DecodeCudaGraphRunner(runner)

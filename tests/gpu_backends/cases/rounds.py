@@ -48,20 +48,22 @@ class Launch:
     def on(self, card: backends.Card, monkeypatch, graph: bool = False, host_lens: bool = True):
         """Scope in which both workers run on ``card``'s backend; ``host_lens``: the host knows exact lengths."""
         self.world.enter()
-        backends.patch_kernels(monkeypatch)
         self.batch.seq_lens_cpu = self.host_lens if host_lens else None
-        for runner in self.world.runners.values():
-            backends.build(card, runner, monkeypatch)
+        hooks = {name: list(runner.capture_tail_hooks) for name, runner in self.world.runners.items()}
+        backends.patch_kernels(monkeypatch)
+        backends.serve(card, monkeypatch)
+        self.world.build_backends()
         try:
             if graph:
                 graphs.prepare(monkeypatch)
                 with backends.on_the_host():
-                    for runner in self.world.runners.values():
-                        graphs.capture(runner)
+                    graphs.capture(self.world, monkeypatch)
             yield self
         finally:
             for name, runner in self.world.runners.items():
                 runner.attn_backend, runner.decode_cuda_graph_runner = self._own[name], None
+                runner.capture_tail_hooks[:] = hooks[name]
+            self.world.workers["builtin"]._draft_sampler = None
 
     def round(self, name: str) -> Seen:
         """A round of one worker over the batch."""

@@ -22,11 +22,11 @@ from sglang.srt.speculative.dflash_worker_v2 import DFlashWorkerV2
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
 from sglang_dflash.cpu import lean
-from sglang_dflash.engine.worker import DFlashWorker
+from sglang_dflash.engine import worker as engine_worker
 from sglang_dflash.tools.bench.prompts import load_prompts
 from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
 
-WORKERS = {"builtin": DFlashWorkerV2, "ours": DFlashWorker}
+WORKERS = {"builtin": DFlashWorkerV2, "ours": engine_worker.DFlashWorker}
 # Room for a few requests of some hundred tokens.
 FLAGS = ("--max-total-tokens", "4096", "--max-running-requests", "8", "--context-length", "512")
 GREEDY = SamplingParams(temperature=0, max_new_tokens=200)
@@ -44,6 +44,8 @@ class World:
         if not torch.distributed.is_initialized():  # once a process
             bootstrap.init_parallel_runtime(server_args=args, device=get_device().device, dist_port=port)
         bootstrap.init_layer_runtime(model_config=ModelConfig.from_server_args(args))
+        # Our worker adds its tail to the target's graphs, should any be captured.
+        engine_worker.graph_capture_wanted = lambda: True
         # The platform's own decoder pass calls the platform's attention only.
         lean.adopt = lambda model: None
         place = dict(server_args=args, gpu_id=get_device().gpu_id, nccl_port=port)
@@ -53,10 +55,9 @@ class World:
         # Our worker has put our draft there; the next world's built-in worker is to find SGLang's.
         ModelRegistry.models.update(models)
         self._place_pools()
-        self.target.init_attention_backends()
+        self.build_backends()
         self.target.init_cuda_graphs()
         for worker in self.workers.values():
-            worker.init_attention_backends()
             worker.init_cuda_graphs()
 
     def enter(self) -> None:
@@ -74,6 +75,11 @@ class World:
                 req_to_token_pool=pool,
                 token_to_kv_pool_allocator=allocator,
             )
+
+    def build_backends(self) -> None:
+        """Attention backends of the target and of both drafts."""
+        for owner in (self.target, *self.workers.values()):
+            owner.init_attention_backends()
 
     @property
     def runners(self) -> dict:
