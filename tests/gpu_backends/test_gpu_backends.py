@@ -20,5 +20,5 @@ def run_cases(*files: str) -> None:
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
 
 
-def test_backends_get_what_the_built_in_worker_gives_them():
-    run_cases("test_flash_attention.py", "test_flashinfer.py", "test_trtllm_mha.py", "test_triton_attention.py")
+def test_rounds_on_sglangs_gpu_backends():
+    run_cases(*sorted(file.name for file in CASES.glob("test_*.py")))

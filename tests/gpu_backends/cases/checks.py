@@ -47,11 +47,11 @@ def check_round(launch, card: str, monkeypatch, graph: bool, host_lens: bool, in
     if "draft.batch.seq_lens" in found:
         mine, other = found["draft.batch.seq_lens"]
         assert as_ints(mine) == as_ints(other)
-    _check_bounds(launch, ours)
+    check_bounds(launch, ours)
     return found
 
 
-def _check_bounds(launch, seen) -> None:
+def check_bounds(launch, seen) -> None:
     """What the host believes is read covers what is read."""
     for one in seen.passes:
         lens, bound = as_ints(one["batch"]["seq_lens"]), one["batch"]["seq_lens_cpu"]

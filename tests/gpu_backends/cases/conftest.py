@@ -17,13 +17,15 @@ from sglang_dflash.tools.pair import DRAFT_DIR  # noqa: E402
 
 @pytest.fixture(scope="session")
 def launches(tmp_path_factory):
-    """``launches(page, window, sliding)`` -> the launch with these settings, made once."""
+    """``launches(page, window, sliding, width, block)`` -> the launch with these settings, made once."""
 
     @functools.cache
-    def get(page: int = 1, window: int = 0, sliding: bool = False) -> Launch:
+    def get(page: int = 1, window: int = 0, sliding: bool = False, width: int = 16, block: int = 16) -> Launch:
         flags = ["--page-size", str(page)]
         if window:
             flags += ["--speculative-draft-window-size", str(window)]
+        if width != block:
+            flags += ["--speculative-num-draft-tokens", str(width), "--speculative-dflash-block-size", str(block)]
         draft = sliding_draft(tmp_path_factory.mktemp("draft")) if sliding else str(DRAFT_DIR)
         return Launch(*flags, draft=draft)
 
