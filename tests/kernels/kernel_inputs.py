@@ -8,6 +8,7 @@ import torch
 from sglang_dflash.kernels.compact_kv import make_kv_table
 from sglang_dflash.kernels.inject_kv import InjectPlan, make_inject_plan
 from sglang_dflash.kernels.qk_norm_rope import HeadNorms
+from sglang_dflash.kernels.selected_path import Transform
 from sglang_dflash.kernels.window_rows import Window
 from sglang_dflash.types import Acceptance, BlockInputs
 
@@ -181,6 +182,44 @@ def qk_case(
         HeadNorms(heads, kv_heads, head_dim, *weights, offset, 1e-6),
         guard.copy(torch.randn(50, rotary_dim or head_dim)),
         interleaved,
+    )
+    return arguments, guard
+
+
+CONVOLUTION_CASES = (
+    {"bs": 1, "block": 2, "taps": 2, "groups": 3, "size": 5},
+    {"bs": 3, "block": 5, "taps": 3, "groups": 8, "size": 16},
+    {"bs": 2, "block": 16, "taps": 4, "groups": 11, "size": 64},
+    {"bs": 2, "block": 3, "taps": 5, "groups": 4, "size": 8},
+)
+
+
+def convolution_case(bs: int, block: int, taps: int, groups: int, size: int, device: str, dtype=torch.float32):
+    """-> (arguments of convolve_blocks, guards); the kernels are one half of a wider matrix."""
+    torch.manual_seed(size)
+    guard = Guarded(device)
+    dynamic = guard.copy(torch.randn(bs * block, 2 * taps * groups).to(dtype))
+    hidden = guard.copy(torch.randn(bs * block, groups * size).to(dtype))
+    base = guard.copy(torch.randn(taps, groups * size).to(dtype))
+    return (hidden, dynamic[:, taps * groups :], base, block), guard
+
+
+TRANSFORMS = (Transform(1.0, None), Transform(0.2, 20.0))
+
+
+def path_case(bs: int, positions: int, k: int, rank: int, transform: Transform, device: str, dtype=torch.float32):
+    """-> (arguments of selected_path, guards); anchors are a column of the blocks' ids."""
+    torch.manual_seed(rank)
+    guard, vocab = Guarded(device), 61
+    candidates = torch.stack([torch.randperm(vocab)[:k] for _ in range(bs * positions)])
+    arguments = (
+        guard.copy(torch.randint(0, vocab, (bs, positions + 1)))[:, 0],
+        guard.copy(candidates.view(bs, positions, k)),
+        guard.copy(torch.randn(bs, positions, k).sort(descending=True).values.to(dtype)),
+        guard.copy(torch.randn(bs, positions, rank).to(dtype)),
+        guard.copy(torch.randn(vocab, rank).to(dtype)),
+        guard.copy(torch.randn(vocab, rank).to(dtype)),
+        transform,
     )
     return arguments, guard
 

@@ -77,6 +77,34 @@ def compact(rows_by_slot, path, commit_len, window_slots):
         rows_by_slot[window_slots[d]] = moved[d]
 
 
+def convolve(block, dynamic, base, groups):
+    """One block of rows of floats, each token's kernel flat as (tap, group), base as (tap, channel) -> rows."""
+    width, out = len(block[0]), []
+    for token in range(len(block)):
+        row = [0.0] * width
+        for tap in range(min(len(base), token + 1)):
+            for channel in range(width):
+                group = channel // (width // groups)
+                kernel = base[tap][channel] + dynamic[token][tap * groups + group]
+                row[channel] += kernel * block[token - tap][channel]
+        out.append(row)
+    return out
+
+
+def selected_path(anchor, candidates, logits, weights, predecessors, successors, multiplier, cap):
+    """One request -> its tokens, the anchor first."""
+    tokens = [anchor]
+    for position, row in enumerate(candidates):
+        before = [a * w for a, w in zip(predecessors[tokens[-1]], weights[position], strict=True)]
+        scores = []
+        for candidate, logit in zip(row, logits[position], strict=True):
+            logit *= multiplier
+            logit = logit if cap is None else cap * math.tanh(logit / cap)
+            scores.append(logit + sum(a * b for a, b in zip(before, successors[candidate], strict=True)))
+        tokens.append(row[scores.index(max(scores))])
+    return tokens
+
+
 def cached_key(key, position, norm_weight, eps, cos_sin, interleaved):
     """One head of one token as floats -> the key that belongs in the cache."""
     if norm_weight is not None:

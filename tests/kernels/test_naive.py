@@ -9,6 +9,7 @@ import torch
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.kernels.accept.naive import accept
+from sglang_dflash.kernels.block_convolution.naive import convolve_blocks
 from sglang_dflash.kernels.compact_kv import make_kv_table
 from sglang_dflash.kernels.compact_kv.naive import compact_kv
 from sglang_dflash.kernels.inject_kv import make_inject_plan
@@ -16,6 +17,7 @@ from sglang_dflash.kernels.inject_kv.naive import inject_kv
 from sglang_dflash.kernels.prepare_block.naive import prepare_block
 from sglang_dflash.kernels.qk_norm_rope.naive import qk_norm_rope
 from sglang_dflash.kernels.seeded_hash import murmur_hash32
+from sglang_dflash.kernels.selected_path.naive import selected_path
 from sglang_dflash.kernels.tree_links.naive import links_from_parents
 from sglang_dflash.kernels.tree_mask.naive import flat_mask
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents
@@ -144,6 +146,32 @@ def test_qk_norm_rope(shape):
             got = turned[token].view(heads, -1)[number].double()
             torch.testing.assert_close(got, torch.tensor(wanted).double(), rtol=2e-5, atol=2e-6)
     assert torch.equal(qkv, before)
+    guard.check()
+
+
+@pytest.mark.parametrize("shape", inputs.CONVOLUTION_CASES, ids=str)
+def test_block_convolution(shape):
+    (hidden, dynamic, base, block), guard = inputs.convolution_case(**shape, device="cpu")
+    out = convolve_blocks(hidden, dynamic, base, block).view(-1, block, hidden.shape[1]).double()
+    rows, kernels = (x.double().view(len(out), block, -1).tolist() for x in (hidden, dynamic.contiguous()))
+    wanted = [
+        oracles.convolve(a, b, base.double().tolist(), shape["groups"]) for a, b in zip(rows, kernels, strict=True)
+    ]
+    torch.testing.assert_close(out, torch.tensor(wanted).double(), rtol=1e-5, atol=1e-5)
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("positions,k,rank", ((1, 1, 3), (4, 4, 6), (15, 8, 16)))
+@pytest.mark.parametrize("transform", inputs.TRANSFORMS, ids=str)
+def test_selected_path(bs, positions, k, rank, transform):
+    (*arguments, transform), guard = inputs.path_case(bs, positions, k, rank, transform, "cpu")
+    anchors, candidates, logits, weights, predecessors, successors = (
+        x.double().tolist() if x.is_floating_point() else x.tolist() for x in arguments
+    )
+    for request, path in enumerate(selected_path(*arguments, transform).tolist()):
+        own = (x[request] for x in (anchors, candidates, logits, weights))
+        assert path == oracles.selected_path(*own, predecessors, successors, *transform)
     guard.check()
 
 

@@ -153,6 +153,15 @@ def test_the_head_follows_from_what_the_target_has():
     assert isinstance(built(target(weight=weight, shard_indices=shard(VOCAB, VOCAB)), 2), ShardedHead)
 
 
+def test_candidates_of_a_quantised_head_are_none_of_its_padding():
+    weight, hidden = torch.randn(VOCAB + 8, HIDDEN), torch.randn(5, HIDDEN)
+    method = SimpleNamespace(apply=lambda layer, x, bias: x @ weight.T)
+    head = QuantisedHead(SimpleNamespace(quant_method=method), VOCAB)
+    logits, ids = head.candidates(hidden, VOCAB)
+    wanted = (hidden @ weight[:VOCAB].T).topk(VOCAB)
+    assert torch.equal(logits, wanted.values) and torch.equal(ids, wanted.indices)
+
+
 @pytest.mark.parametrize(
     ("target_model", "world_size", "problem"),
     [

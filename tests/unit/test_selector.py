@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sglang_dflash.engine.draft.selector import greedy_path
+from sglang_dflash.kernels.selected_path.naive import greedy_path
 
 
 @pytest.mark.parametrize("positions", [1, 2, 3, 7, 15])

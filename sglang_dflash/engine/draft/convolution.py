@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sglang_dflash.checkpoints.config import Convolution
+from sglang_dflash.kernels import block_convolution
 
 
 class Projection(nn.Module):
@@ -27,28 +28,22 @@ class BlockConvolution(nn.Module):
 
     def __init__(self, hidden_size: int, block_size: int, sizes: Convolution):
         super().__init__()
-        self.block_size = block_size
-        self._taps, self._group_size = sizes.kernel_size, sizes.group_size
-        self._groups = hidden_size // sizes.group_size
         # Side (input, output), tap, channel.
-        self.base_kernel = nn.Parameter(torch.zeros(2, self._taps, hidden_size), requires_grad=False)
-        self.kernel_projection = Projection(2 * self._taps * self._groups, hidden_size)
+        taps, groups = sizes.kernel_size, hidden_size // sizes.group_size
+        self.base_kernel = nn.Parameter(torch.zeros(2, taps, hidden_size), requires_grad=False)
+        self.kernel_projection = Projection(2 * taps * groups, hidden_size)
+        self.bind(block_size)
+
+    def bind(self, block_size: int) -> None:
+        """Take the tokens in a block of this run, and the device."""
+        self._block_size = block_size
+        self._convolve = block_convolution.choose(self.base_kernel.device.type)
 
     def enter(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """hidden [tokens, hidden] -> the same convolved, and the kernel [tokens, taps * groups] for ``leave``."""
         inner, outer = self.kernel_projection(hidden).chunk(2, -1)
-        return self._convolve(hidden, inner, 0), outer
+        return self._convolve(hidden, inner, self.base_kernel[0], self._block_size), outer
 
     def leave(self, hidden: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         """The part's output [tokens, hidden], convolved with the kernel that its input gave."""
-        return self._convolve(hidden, kernel, 1)
-
-    def _convolve(self, hidden: torch.Tensor, dynamic: torch.Tensor, side: int) -> torch.Tensor:
-        groups, size = self._groups, self._group_size
-        x = hidden.view(-1, self.block_size, groups, size)
-        base = self.base_kernel[side].view(self._taps, groups, size)
-        kernel = base + dynamic.view(-1, self.block_size, self._taps, groups, 1)
-        out = kernel[:, :, 0] * x
-        for tap in range(1, min(self._taps, self.block_size)):
-            out[:, tap:] += kernel[:, tap:, tap] * x[:, :-tap]
-        return out.view_as(hidden)
+        return self._convolve(hidden, kernel, self.base_kernel[1], self._block_size)

@@ -10,6 +10,7 @@ import torch
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.model_api import get_parallel, should_apply_lm_head_quant_method
+from sglang_dflash.host.top_k import choose_top_k
 from sglang_dflash.kernels import dense
 
 
@@ -20,7 +21,7 @@ class DraftHead(Protocol):
         """-> token ids [rows] int64, the best."""
 
     def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """-> logits [rows, k] fp32, descending, and their token ids [rows, k] int64."""
+        """-> logits [rows, k], descending, and their token ids [rows, k] int64."""
 
 
 class WholeHead:
@@ -29,13 +30,13 @@ class WholeHead:
     def __init__(self, weight: torch.Tensor):
         self._weight = weight
         self._project = dense.choose(weight.device.type, weight.dtype).project
+        self._top_k = choose_top_k(weight.device.type)
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._logits(hidden).argmax(dim=-1)
 
     def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, ids = self._logits(hidden).topk(k)
-        return logits.float(), ids
+        return self._top_k(self._logits(hidden), k)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._project(hidden.to(self._weight.dtype), self._weight)
@@ -47,9 +48,17 @@ class QuantisedHead(WholeHead):
     def __init__(self, lm_head, vocab_size: int):
         self._lm_head, self._vocab_size = lm_head, vocab_size
 
+    def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self._padded_logits(hidden)
+        # A radix selection reads whole rows.
+        logits[:, self._vocab_size :] = -torch.inf
+        return choose_top_k(logits.device.type)(logits, k)
+
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits = self._lm_head.quant_method.apply(self._lm_head, hidden, None)
-        return logits[:, : self._vocab_size]
+        return self._padded_logits(hidden)[:, : self._vocab_size]
+
+    def _padded_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._lm_head.quant_method.apply(self._lm_head, hidden, None)
 
 
 class ShardedHead:
@@ -58,6 +67,7 @@ class ShardedHead:
     def __init__(self, weight: torch.Tensor, first_id: int, group):
         self._weight, self._first_id, self._group = weight, first_id, group
         self._project = dense.choose(weight.device.type, weight.dtype).project
+        self._top_k = choose_top_k(weight.device.type)
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         best, index = self._project(hidden.to(self._weight.dtype), self._weight).max(dim=-1)
@@ -67,7 +77,7 @@ class ShardedHead:
         return ids.gather(0, best.argmax(dim=0, keepdim=True)).squeeze(0)
 
     def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, ids = self._project(hidden.to(self._weight.dtype), self._weight).topk(k)
+        logits, ids = self._top_k(self._project(hidden.to(self._weight.dtype), self._weight), k)
         logits = self._group.all_gather(logits.float(), dim=1)
         ids = self._group.all_gather(ids + self._first_id, dim=1)
         best, index = logits.topk(k)

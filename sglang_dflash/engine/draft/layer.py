@@ -54,7 +54,8 @@ class ConvolvedLayer(DraftLayer):
 
     def bind(self, block_size: int, attention_backend: str) -> None:
         super().bind(block_size, attention_backend)
-        self.attention_conv.block_size = self.mlp_conv.block_size = block_size
+        self.attention_conv.bind(block_size)
+        self.mlp_conv.bind(block_size)
 
     def attend(self, positions: torch.Tensor, hidden: torch.Tensor, forward_batch) -> torch.Tensor:
         hidden, kernel = self.attention_conv.enter(hidden)

@@ -5,11 +5,11 @@ candidates by two codebooks, weighted by the position's hidden state, and walks 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sglang_dflash.checkpoints.config import DraftConfig
 from sglang_dflash.engine.draft.convolution import Projection
+from sglang_dflash.kernels import selected_path
 
 
 class CandidateSelector(nn.Module):
@@ -23,36 +23,6 @@ class CandidateSelector(nn.Module):
         self.successor_codebook = nn.Parameter(torch.zeros(config.vocab_size, rank), requires_grad=False)
         self.hidden_projection = Projection(rank, config.hidden_size)
 
-    def scores(
-        self, anchors: torch.Tensor, candidates: torch.Tensor, logits: torch.Tensor, hidden: torch.Tensor
-    ) -> torch.Tensor:
-        """Score of candidate c after predecessor p, [bs, S, K, K] as (p, c); S positions, K candidates each.
-
-        anchors [bs] int64, before the first position (all its predecessors); candidates [bs, S, K] int64;
-        logits [bs, S, K] fp32; hidden [bs, S, hidden].
-        """
-        first = anchors[:, None, None].expand(-1, 1, self.top_k)
-        before = F.embedding(torch.cat((first, candidates[:, :-1]), 1), self.predecessor_codebook)
-        weighted = before * self.hidden_projection(hidden).unsqueeze(2)
-        transitions = weighted @ F.embedding(candidates, self.successor_codebook).mT
-        return logits.unsqueeze(2) + transitions
-
-
-def greedy_path(scores: torch.Tensor) -> torch.Tensor:
-    """Candidate [bs, S] of every position: the best one after the one chosen before it.
-
-    A position maps its predecessor's candidate to its own. The maps are composed by doubling, so that a walk of S
-    steps takes log2(S) operations.
-    """
-    maps = scores.argmax(-1)
-    reach = 1
-    while reach < maps.shape[1]:
-        composed = maps[:, reach:].gather(2, maps[:, :-reach])
-        maps = torch.cat((maps[:, :reach], composed), 1)
-        reach *= 2
-    # All of the first position's predecessors are the anchor.
-    return maps[:, :, 0]
-
 
 class GreedyTokens:
     """Each position's own best token: DFlash."""
@@ -62,9 +32,8 @@ class GreedyTokens:
 
     def __call__(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """hidden [bs * B, hidden], ids [bs * B] -> tokens [bs * B] int64, the anchors among them."""
-        tokens = self._head(hidden)
-        tokens.view(-1, self._block_size)[:, 0] = ids.view(-1, self._block_size)[:, 0]
-        return tokens
+        tokens = self._head(behind_anchors(hidden, self._block_size)).view(-1, self._block_size - 1)
+        return torch.cat((ids.view(-1, self._block_size)[:, :1], tokens), 1).view(-1)
 
 
 class SelectedPath:
@@ -76,20 +45,21 @@ class SelectedPath:
 
     def __init__(self, head, selector: CandidateSelector, config: DraftConfig, block_size: int):
         self._head, self._selector, self._block_size = head, selector, block_size
-        self._multiplier, self._cap = config.output_multiplier, config.final_logit_softcapping
+        self._transform = selected_path.Transform(config.output_multiplier, config.final_logit_softcapping)
+        self._path = selected_path.choose(selector.predecessor_codebook.device.type)
 
     def __call__(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """hidden [bs * B, hidden], ids [bs * B] -> tokens [bs * B] int64, the anchors among them."""
-        blocks = ids.view(-1, self._block_size)
-        bs, positions, k = blocks.shape[0], self._block_size - 1, self._selector.top_k
-        hidden = hidden.view(bs, self._block_size, -1)[:, 1:]
-        logits, candidates = self._head.candidates(hidden.reshape(bs * positions, -1), k)
-        candidates = candidates.view(bs, positions, k)
-        scores = self._selector.scores(blocks[:, 0], candidates, self._transform(logits).view(bs, positions, k), hidden)
-        tokens = candidates.gather(2, greedy_path(scores).unsqueeze(2)).squeeze(2)
-        return torch.cat((blocks[:, :1], tokens), 1).view(-1)
+        selector, shape = self._selector, (-1, self._block_size - 1, self._selector.top_k)
+        rows = behind_anchors(hidden, self._block_size)
+        logits, candidates = self._head.candidates(rows, selector.top_k)
+        weights = selector.hidden_projection(rows).view(*shape[:2], selector.predecessor_codebook.shape[1])
+        anchors = ids.view(-1, self._block_size)[:, 0]
+        codebooks = selector.predecessor_codebook, selector.successor_codebook
+        path = self._path(anchors, candidates.view(shape), logits.view(shape), weights, *codebooks, self._transform)
+        return path.view(-1)
 
-    def _transform(self, logits: torch.Tensor) -> torch.Tensor:
-        if self._multiplier != 1.0:
-            logits = logits * self._multiplier
-        return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
+
+def behind_anchors(hidden: torch.Tensor, block_size: int) -> torch.Tensor:
+    """hidden [bs * B, hidden] -> [bs * (B - 1), hidden]: an anchor is known, and what follows it is drafted there."""
+    return hidden.view(-1, block_size, hidden.shape[-1])[:, 1:].reshape(-1, hidden.shape[-1])

@@ -11,6 +11,8 @@ from sglang.kernels.ops.sampling.murmur_hash import murmur_hash32_kernel
 
 from sglang_dflash.kernels.accept.naive import accept as naive_accept
 from sglang_dflash.kernels.accept.triton import accept
+from sglang_dflash.kernels.block_convolution.naive import convolve_blocks as naive_convolve_blocks
+from sglang_dflash.kernels.block_convolution.triton import convolve_blocks
 from sglang_dflash.kernels.compact_kv.naive import compact_kv as naive_compact_kv
 from sglang_dflash.kernels.compact_kv.triton import compact_kv
 from sglang_dflash.kernels.inject_kv.naive import inject_kv as naive_inject_kv
@@ -20,6 +22,8 @@ from sglang_dflash.kernels.prepare_block.triton import prepare_block
 from sglang_dflash.kernels.qk_norm_rope.naive import qk_norm_rope as naive_qk_norm_rope
 from sglang_dflash.kernels.qk_norm_rope.triton import qk_norm_rope
 from sglang_dflash.kernels.seeded_hash import murmur_hash32
+from sglang_dflash.kernels.selected_path.naive import selected_path as naive_selected_path
+from sglang_dflash.kernels.selected_path.triton import selected_path
 from sglang_dflash.kernels.tree_links.naive import links_from_parents as naive_links
 from sglang_dflash.kernels.tree_links.triton import links_from_parents
 from sglang_dflash.kernels.tree_mask.naive import flat_mask as naive_flat_mask
@@ -133,6 +137,38 @@ def test_qk_norm_rope_is_that_of_the_built_in_draft():
     wanted = qkv[:, : queries.shape[1] + keys.shape[1]]
     ulp = torch.finfo(torch.bfloat16).eps
     torch.testing.assert_close(torch.cat((queries, keys), 1), wanted, rtol=2 * ulp, atol=4 * ulp)
+
+
+@pytest.mark.parametrize("shape", inputs.CONVOLUTION_CASES, ids=str)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_block_convolution(shape, dtype):
+    arguments, guard = inputs.convolution_case(**shape, device=DEVICE, dtype=dtype)
+    got = convolve_blocks(*arguments)
+    assert got.dtype == dtype
+    # The twin rounds every product and sum, the kernel the whole.
+    ulp = torch.finfo(dtype).eps
+    exact = naive_convolve_blocks(*(x.float() if torch.is_tensor(x) else x for x in arguments))
+    torch.testing.assert_close(got.float(), exact, rtol=max(ulp, 1e-5), atol=max(ulp / 8, 1e-5))
+    guard.check()
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("positions,k,rank", ((1, 1, 3), (4, 4, 6), (15, 8, 16)))
+@pytest.mark.parametrize("transform", inputs.TRANSFORMS, ids=str)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_selected_path(bs, positions, k, rank, transform, dtype):
+    arguments, guard = inputs.path_case(bs, positions, k, rank, transform, DEVICE, dtype)
+    exact = [x.float() if torch.is_tensor(x) and x.is_floating_point() else x for x in arguments]
+    assert torch.equal(selected_path(*arguments), naive_selected_path(*exact))
+    guard.check()
+
+
+def test_selected_path_takes_the_first_of_equal_scores():
+    anchors, candidates = torch.tensor([3]).to(DEVICE), torch.tensor([[[7, 5, 6]]]).to(DEVICE)
+    logits, flat = torch.tensor([[[1.0, 2.0, 2.0]]]).to(DEVICE), torch.zeros(8, 2).to(DEVICE)
+    weights = torch.zeros(1, 1, 2).to(DEVICE)
+    path = selected_path(anchors, candidates, logits, weights, flat, flat, inputs.TRANSFORMS[0])
+    assert path.tolist() == [[3, 5]]
 
 
 INJECT_CASES = (

@@ -1,0 +1,8 @@
+"""The selector's path through the candidates of a block (DFlash 2)."""
+
+from sglang_dflash.kernels.dispatch import by_device
+from sglang_dflash.kernels.selected_path.naive import Transform
+
+__all__ = ["Transform", "choose"]
+
+choose = by_device(__name__, "selected_path")
