@@ -19,7 +19,7 @@ def rehearse_sampling(runner, choose: TargetChoice, width: int) -> SamplingPrewa
         return runner.prewarm_sampling()
     bs, vocab_size = largest_batch(runner, width), runner.model_config.vocab_size
     info = sampled_batch(bs, vocab_size, runner.device)
-    logits = torch.zeros((bs * width, vocab_size), dtype=torch.float32, device=runner.device)
+    logits = torch.zeros((bs * width, -(-vocab_size // choose.shards)), dtype=torch.float32, device=runner.device)
     positions = torch.zeros(bs * width, dtype=torch.int64, device=runner.device)
     # Once for what kernels keep for good, once for the peak.
     choose(logits, positions, info, width)

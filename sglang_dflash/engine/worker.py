@@ -26,6 +26,7 @@ from sglang_dflash.engine.verify.trees import build_tree_form
 from sglang_dflash.errors import announced
 from sglang_dflash.host.capture import prepare_capture
 from sglang_dflash.host.graph_api import graph_capture_wanted, memory_left_for_graphs
+from sglang_dflash.host.logits_api import verify_logits
 from sglang_dflash.host.model_api import register_model
 from sglang_dflash.host.widths import block_size, draft_width, verify_width
 from sglang_dflash.host.worker_api import (
@@ -117,7 +118,7 @@ class DFlashWorker(BaseSpecWorker):
         self._proposer = build_proposer(self._options.proposer, self.block_size, verify_width(), device)
         self._tree_form = build_tree_form(target) if self._proposer.shape.is_tree else None
         self._inject = ContextInjector(draft_model, self._draft_runner)
-        self._choose = TargetChoice(target, self._sync)
+        self._choose = TargetChoice(target, verify_logits(target.model, get_parallel().tp_group), self._sync)
         self._prefill = Prefill(
             self._target_worker,
             self._draft_runner,

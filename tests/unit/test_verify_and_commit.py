@@ -13,6 +13,7 @@ from sglang_dflash.engine.proposal.build import build_proposer
 from sglang_dflash.engine.proposal.chain import ChainProposer
 from sglang_dflash.engine.verify.choice import TargetChoice
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.logits_api import WholeLogits
 from sglang_dflash.types import Drafted, Proposal, Shape, empty_acceptance
 
 CPU = torch.device("cpu")
@@ -94,8 +95,9 @@ def sampling_info(bs: int, vocab: int, greedy: bool, **more) -> SamplingBatchInf
     )
 
 
-def agree(tokens, greedy):
-    """One rank."""
+def choice(target_runner) -> TargetChoice:
+    """On one rank."""
+    return TargetChoice(target_runner, WholeLogits(), lambda tokens, greedy: None)
 
 
 class Sampler:
@@ -110,7 +112,7 @@ class Sampler:
 @pytest.mark.parametrize("info", [None, sampling_info(3, 11, greedy=True)], ids=["no parameters", "greedy"])
 def test_greedy_choice_is_the_first_largest_logit(info):
     logits = torch.randint(0, 4, (3 * 5, 11)).float()
-    chosen = TargetChoice(runner(), agree)(logits.clone(), torch.arange(15), info, 5)
+    chosen = choice(runner())(logits.clone(), torch.arange(15), info, 5)
     assert chosen.shape == (3, 5)
     assert chosen.view(-1).tolist() == [row.index(max(row)) for row in logits.tolist()]
 
@@ -120,7 +122,7 @@ def test_logit_bias_reaches_every_node_of_its_request_only():
     bias[0, 4], bias[1, 2] = 100, -100
     logits = torch.zeros(2 * 3, 7)
     logits[:, 2] = 1
-    chosen = TargetChoice(runner(), agree)(logits, torch.arange(6), sampling_info(2, 7, True, logit_bias=bias), 3)
+    chosen = choice(runner())(logits, torch.arange(6), sampling_info(2, 7, True, logit_bias=bias), 3)
     assert chosen.tolist() == [[4, 4, 4], [0, 0, 0]]
 
 
@@ -129,7 +131,7 @@ def test_sampling_sees_one_row_of_parameters_per_node():
     bias = torch.randn(bs, vocab)
     info = sampling_info(bs, vocab, greedy=False, logit_bias=bias)
     sampler, logits, positions = Sampler(), torch.randn(bs * width, vocab), torch.arange(bs * width)
-    chosen = TargetChoice(SimpleNamespace(sampler=sampler), agree)(logits.clone(), positions, info, width)
+    chosen = choice(SimpleNamespace(sampler=sampler))(logits.clone(), positions, info, width)
     assert chosen.dtype == torch.int64 and chosen.tolist() == torch.arange(bs * width).view(bs, width).tolist()
     for name in ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed"):
         of_requests, of_nodes = getattr(info, name), getattr(sampler.info, name)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from sglang_dflash.host.logits_api import CappedLogits, ShardedLogits, WholeLogits
 from sglang_dflash.host.sampler_api import add_logit_bias, repeat_per_node
 from sglang_dflash.host.worker_api import LogitsProcessorOutput
 
@@ -20,15 +21,26 @@ def is_argmax(sampling_info) -> bool:
 class TargetChoice:
     """Chooses by the same sampler, filters and seeds as plain decoding, one row per node."""
 
-    def __init__(self, runner, sync: Callable):
-        """sync: called with chosen tokens and whether they are greedy; tensor-parallel ranks agree on them in place."""
-        self._runner, self._sync = runner, sync
+    def __init__(self, runner, logits_of: WholeLogits | CappedLogits | ShardedLogits, sync: Callable):
+        """logits_of: reads the logits of a verify pass, whole or in shards of the vocabulary.
+
+        sync: called with chosen tokens and whether they are greedy; tensor-parallel ranks agree on them in place.
+        """
+        self._runner, self._logits_of, self._sync = runner, logits_of, sync
+
+    @property
+    def shards(self) -> int:
+        """Ranks over which a verify pass's rows of logits are split."""
+        return self._logits_of.shards
 
     def __call__(self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int) -> torch.Tensor:
-        """logits [bs * W, V], positions [bs * W] of the nodes -> chosen tokens [bs, W] int64."""
-        add_logit_bias(logits, sampling_info, width)
-        greedy = sampling_info is None or sampling_info.is_all_greedy
-        chosen = logits.argmax(dim=-1) if greedy else self._sample(logits, positions, sampling_info, width)
+        """logits [bs * W, V or a shard of it], positions [bs * W] of the nodes -> chosen tokens [bs, W] int64."""
+        if is_argmax(sampling_info):
+            chosen, greedy = self._logits_of.argmax(logits), True
+        else:
+            logits, greedy = self._logits_of.whole(logits), sampling_info.is_all_greedy
+            add_logit_bias(logits, sampling_info, width)
+            chosen = logits.argmax(dim=-1) if greedy else self._sample(logits, positions, sampling_info, width)
         self._sync(chosen, greedy)
         return chosen.view(-1, width)
 
