@@ -52,7 +52,7 @@ class Drafted(NamedTuple):
     positions: torch.Tensor  # [bs, B] int64
     candidates: torch.Tensor | None = None  # [bs, B - 1, K] int64, most likely first, none twice
     log_probs: torch.Tensor | None = None  # [bs, B - 1, K] float64, normalised over the whole vocabulary
-    transitions: torch.Tensor | None = None  # [bs, B - 2, K, K] float64: of k, then k', where pairs are scored
+    transitions: torch.Tensor | None = None  # [bs, B - 1, K, K] float64: pair scores (predecessor, candidate), if any
 
 
 class Proposal(NamedTuple):

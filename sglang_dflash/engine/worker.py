@@ -80,6 +80,9 @@ class DFlashWorker(BaseSpecWorker):
         self._draft_worker, self._draft_runner = bundle.draft_worker, bundle.draft_model_runner
         layer_ids = bundle.draft_model.draft_config.layer_ids_for(depth_of(target.model))
         prepare_capture(target.model, layer_ids)
+        self._proposer = build_proposer(
+            self._options.proposer, self.block_size, verify_width(), torch.device(target.device)
+        )
         self._bind_draft(bundle, server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision)
         self._build_steps(bundle.draft_model, target)
         self._lane: Lane | None = None
@@ -108,14 +111,14 @@ class DFlashWorker(BaseSpecWorker):
         self._mask_token_id = mask_token_id(draft_model.draft_config, vocabulary, target.model_config.vocab_size)
         row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device), revision)
         with self._draft_scope():
-            ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size)
+            wanted = self._proposer.candidates
+            ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size, wanted)
+        self._packing = ends.packing
         draft_model.bind(ends, self.block_size, bundle.resolved_attention_backend)
 
     def _build_steps(self, draft_model: DFlashDraftModel, target) -> None:
         """What stands before the pools are made; lanes and the round follow."""
-        device = torch.device(target.device)
         self._tp_sync = SpecTpSync(get_parallel().tp_group)
-        self._proposer = build_proposer(self._options.proposer, self.block_size, verify_width(), device)
         self._tree_form = build_tree_form(target) if self._proposer.shape.is_tree else None
         self._inject = ContextInjector(draft_model, self._draft_runner)
         self._choose = TargetChoice(target, verify_logits(target.model, get_parallel().tp_group), self._sync)
@@ -168,7 +171,7 @@ class DFlashWorker(BaseSpecWorker):
             if self._window
             else WholeContext()
         )
-        return DraftRunner(runner, view, self.block_size, columns, self.draft_parallel_layout)
+        return DraftRunner(runner, view, self.block_size, columns, self.draft_parallel_layout, self._packing)
 
     @announced()
     def init_attention_backends(self):

@@ -7,20 +7,28 @@ import torch
 from torch import nn
 
 from sglang_dflash.checkpoints.checks.targets import input_embedding
+from sglang_dflash.engine.draft.candidates import Candidates, Packing, SelectedCandidates
 from sglang_dflash.engine.draft.embedding import build_embedding
 from sglang_dflash.engine.draft.head import MappedHead, build_head
 from sglang_dflash.engine.draft.selector import GreedyTokens, SelectedPath
+from sglang_dflash.kernels.selected_path import Transform
 
 
 class Ends(NamedTuple):
     """What a draft needs around its layers."""
 
     embed: Callable  # ids [tokens] -> [tokens, hidden]
-    choose: Callable  # hidden [tokens, hidden], ids [tokens] -> tokens [tokens] int64
+    choose: Callable  # hidden [tokens, hidden], ids [tokens] -> tokens [tokens] int64, or rows packed by ``packing``
+    packing: Packing | None
 
 
-def build_ends(draft, target, mask_token_id: int, mask_row: torch.Tensor | None, block_size: int) -> Ends:
-    """Ends of the loaded ``draft`` over the model ``target``; what they share is kept once."""
+def build_ends(
+    draft, target, mask_token_id: int, mask_row: torch.Tensor | None, block_size: int, candidates: int = 0
+) -> Ends:
+    """Ends of the loaded ``draft`` over the model ``target``; what they share is kept once.
+
+    candidates: how many are wanted of every position beside the path.
+    """
     config = draft.draft_config
     give_up_copies(draft, target)
     embeds = target if draft.embed_tokens is None else draft
@@ -29,9 +37,15 @@ def build_ends(draft, target, mask_token_id: int, mask_row: torch.Tensor | None,
     if draft.lm_head is not None and config.draft_vocab_size is not None:
         # d2t holds what is to be added to a row's number.
         head = MappedHead(head, torch.arange(config.draft_vocab_size, device=draft.d2t.device) + draft.d2t)
-    if draft.candidate_selector is None:
-        return Ends(embed, GreedyTokens(head, block_size))
-    return Ends(embed, SelectedPath(head, draft.candidate_selector, config, block_size))
+    selector = draft.candidate_selector
+    path = None if selector is None else SelectedPath(head, selector, config, block_size)
+    if not candidates:
+        return Ends(embed, path or GreedyTokens(head, block_size), None)
+    packing = Packing(candidates, has_transitions=path is not None)
+    if path is not None:
+        return Ends(embed, SelectedCandidates(head, path, packing, block_size), packing)
+    transform = Transform(config.output_multiplier, config.final_logit_softcapping)
+    return Ends(embed, Candidates(head, transform, packing, block_size), packing)
 
 
 def give_up_copies(draft, target) -> None:

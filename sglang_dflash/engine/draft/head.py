@@ -4,6 +4,7 @@ Heads are chosen once, from what the model has. Their greedy token is the first 
 ``torch.argmax`` over the whole vocabulary would give, so that every tensor-parallel rank agrees.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -23,6 +24,12 @@ class DraftHead(Protocol):
     def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """-> logits [rows, k], descending, and their token ids [rows, k] int64."""
 
+    def ranked(self, hidden: torch.Tensor, k: int, transform: Callable) -> tuple[torch.Tensor, torch.Tensor]:
+        """-> log-probabilities [rows, k] fp32 of the best tokens, descending, and their ids [rows, k] int64.
+
+        They are normalised over the whole vocabulary; ``transform`` (monotone) is applied to the logits first.
+        """
+
 
 class WholeHead:
     """An unsharded, dense head."""
@@ -37,6 +44,11 @@ class WholeHead:
 
     def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self._top_k(self._logits(hidden), k)
+
+    def ranked(self, hidden: torch.Tensor, k: int, transform: Callable) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self._logits(hidden).contiguous()
+        best, ids = choose_top_k(logits.device.type)(logits, k)
+        return transform(best.float()) - transform(logits.float()).logsumexp(-1, keepdim=True), ids
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._project(hidden.to(self._weight.dtype), self._weight)
@@ -83,6 +95,16 @@ class ShardedHead:
         best, index = logits.topk(k)
         return best, ids.gather(1, index)
 
+    def ranked(self, hidden: torch.Tensor, k: int, transform: Callable) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self._project(hidden.to(self._weight.dtype), self._weight)
+        best, ids = self._top_k(logits, k)
+        # The ranks' candidates and sums, never their logits.
+        own = transform(logits.float()).logsumexp(-1, keepdim=True)
+        best, total = (self._group.all_gather(part, dim=1) for part in (transform(best.float()), own))
+        ids = self._group.all_gather(ids + self._first_id, dim=1)
+        best, index = best.topk(k)
+        return best - total.logsumexp(-1, keepdim=True), ids.gather(1, index)
+
 
 class MappedHead:
     """A head over a part of the vocabulary: ``to_target`` [rows of the head] int64 are its tokens' ids."""
@@ -96,6 +118,10 @@ class MappedHead:
     def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         logits, ids = self._head.candidates(hidden, k)
         return logits, self._to_target[ids]
+
+    def ranked(self, hidden: torch.Tensor, k: int, transform: Callable) -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs, ids = self._head.ranked(hidden, k, transform)
+        return log_probs, self._to_target[ids]
 
 
 def build_head(model) -> DraftHead:

@@ -2,6 +2,7 @@
 
 import torch
 
+from sglang_dflash.engine.draft.candidates import Packing
 from sglang_dflash.engine.draft.view import WholeContext, WindowedContext
 from sglang_dflash.host.worker_api import (
     CaptureHiddenMode,
@@ -19,10 +20,19 @@ class DraftRunner:
     """block ids -> what the draft says of every position; a bidirectional block is a verify pass to SGLang."""
 
     def __init__(
-        self, model_runner, view: WholeContext | WindowedContext, block_size: int, columns: slice | None, layout
+        self,
+        model_runner,
+        view: WholeContext | WindowedContext,
+        block_size: int,
+        columns: slice | None,
+        layout,
+        packing: Packing | None,
     ):
-        """columns: those of the round's window of slots that the block takes, None for all."""
-        self._model_runner, self._view = model_runner, view
+        """columns: those of the round's window of slots that the block takes, None for all.
+
+        packing: of what the model hands on, None where it is tokens only.
+        """
+        self._model_runner, self._view, self._packing = model_runner, view, packing
         self._columns, self._layout = columns, layout
         # Expert-parallel runners ask every batch for its count of real tokens, as a device scalar.
         self._counts_tokens = enable_num_token_non_padded()
@@ -60,7 +70,11 @@ class DraftRunner:
         reads.plan.bind(forward_batch, self._model_runner.kv_index_translator, cols=self._columns)
         with torch.inference_mode(), draft_tp_context(self._layout):
             out = self._model_runner.forward(forward_batch)
-        return Drafted(out.logits_output.hidden_states.view(bs, -1), block.positions.view(bs, -1))
+        # They travel as hidden states, which graph replay hands on.
+        handed_on, positions = out.logits_output.hidden_states, block.positions.view(bs, -1)
+        if self._packing is None:
+            return Drafted(handed_on.view(bs, -1), positions)
+        return self._packing.unpack(handed_on, positions)
 
 
 class AnchorOnly:

@@ -44,20 +44,24 @@ class SelectedPath:
     """
 
     def __init__(self, head, selector: CandidateSelector, config: DraftConfig, block_size: int):
-        self._head, self._selector, self._block_size = head, selector, block_size
-        self._transform = selected_path.Transform(config.output_multiplier, config.final_logit_softcapping)
+        self._head, self.selector, self._block_size = head, selector, block_size
+        self.transform = selected_path.Transform(config.output_multiplier, config.final_logit_softcapping)
         self._path = selected_path.choose(selector.predecessor_codebook.device.type)
 
     def __call__(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """hidden [bs * B, hidden], ids [bs * B] -> tokens [bs * B] int64, the anchors among them."""
-        selector, shape = self._selector, (-1, self._block_size - 1, self._selector.top_k)
+        shape = (-1, self._block_size - 1, self.selector.top_k)
         rows = behind_anchors(hidden, self._block_size)
-        logits, candidates = self._head.candidates(rows, selector.top_k)
-        weights = selector.hidden_projection(rows).view(*shape[:2], selector.predecessor_codebook.shape[1])
+        logits, candidates = self._head.candidates(rows, self.selector.top_k)
         anchors = ids.view(-1, self._block_size)[:, 0]
+        return self.walk(anchors, candidates.view(shape), logits.view(shape), rows, self.transform).view(-1)
+
+    def walk(self, anchors, candidates, logits, rows: torch.Tensor, transform: selected_path.Transform) -> torch.Tensor:
+        """Path [bs, B] through candidates and their logits, [bs, B - 1, K], of rows [bs * (B - 1), hidden]."""
+        selector = self.selector
+        weights = selector.hidden_projection(rows).view(*candidates.shape[:2], -1)
         codebooks = selector.predecessor_codebook, selector.successor_codebook
-        path = self._path(anchors, candidates.view(shape), logits.view(shape), weights, *codebooks, self._transform)
-        return path.view(-1)
+        return self._path(anchors, candidates, logits, weights, *codebooks, transform)
 
 
 def behind_anchors(hidden: torch.Tensor, block_size: int) -> torch.Tensor:
