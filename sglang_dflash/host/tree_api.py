@@ -4,6 +4,7 @@ SGLang's kernels of attention and of recurrent layers take trees, for its own al
 started with DFLASH sets them up for chains. Three settings differ, made before pools and graphs exist.
 """
 
+import torch
 from sglang.srt.layers.attention.hybrid_linear_attn_backend import HybridLinearAttnBackend, Mamba2AttnBackend
 from sglang.srt.layers.attention.linear.gdn_backend import GDNAttnBackend
 from sglang.srt.platforms import current_platform
@@ -59,7 +60,21 @@ def _with_mask(attn_backend) -> tuple[str, bool]:
     return type(attn_backend).__name__, True
 
 
-def expect_trees(attn_backend) -> None:
+class MaskReader:
+    """How SGLang's Triton attention reads a flat mask."""
+
+    def __init__(self, backend):
+        self._backend = backend
+        # Its one-stage kernel does; the others take it that a node sees the whole context.
+        self.reads_context = bool(backend.enable_deterministic)
+
+    def mask_of_graphs(self) -> torch.Tensor | None:
+        """The mask that captured graphs read, [cells] uint8; None where there are none."""
+        mask = self._backend.verify_mask
+        return None if mask is None else mask.buffer
+
+
+def expect_trees(attn_backend) -> MaskReader:
     """Set the target's backends up for trees; called when they exist and no graph does.
 
     Raises:
@@ -76,7 +91,7 @@ def expect_trees(attn_backend) -> None:
     # Kernels for chains on AMD cards, which do not look at a mask.
     full.use_verify_splitkv = full.use_verify_shared_kv = False
     if recurrent is None:
-        return
+        return MaskReader(full)
     if not isinstance(recurrent, GDNAttnBackend | Mamba2AttnBackend):
         _refuse(recurrent, _CHAINS)
     if recurrent.req_to_token_pool.mamba_pool.mamba_cache.intermediate_ssm is None:
@@ -84,6 +99,7 @@ def expect_trees(attn_backend) -> None:
             "--enable-linear-replayssm-spec", "keeps no state per node, which a tree needs", "start without it"
         )
     recurrent.topk = 2
+    return MaskReader(full)
 
 
 def _refuse(backend, remedy: str) -> None:

@@ -14,7 +14,7 @@ from sglang_dflash.types import Acceptance, BlockInputs
 
 BATCH_SIZES = (1, 3, 17)
 WINDOWS = (Window(7, 1, 2), Window(40, 4, 5), Window(1100, 16, 16), Window(9000, 1, 16))
-POISON = -7_777_777
+POISON, BOOL_POISON = -7_777_777, 77
 GUARD = 64
 
 
@@ -32,7 +32,7 @@ class Guarded:
             size *= n
         poison = float("nan") if dtype.is_floating_point else POISON
         if dtype == torch.bool:
-            arena = torch.full((size + 2 * GUARD,), 77, dtype=torch.uint8, device=self.device).view(torch.bool)
+            arena = torch.full((size + 2 * GUARD,), BOOL_POISON, dtype=torch.uint8, device=self.device).view(torch.bool)
         else:
             arena = torch.full((size + 2 * GUARD,), poison, dtype=dtype, device=self.device)
         self._arenas.append((arena, size))
@@ -46,7 +46,7 @@ class Guarded:
         """Nothing outside the tensors was written."""
         for arena, size in self._arenas:
             raw = arena.view(torch.uint8) if arena.dtype == torch.bool else arena
-            fresh = 77 if arena.dtype == torch.bool else POISON
+            fresh = BOOL_POISON if arena.dtype == torch.bool else POISON
             for guard in (raw[:GUARD], raw[GUARD + size :]):
                 clean = guard.isnan() if arena.dtype.is_floating_point else guard == fresh
                 assert bool(clean.all()), "an op wrote outside its output"

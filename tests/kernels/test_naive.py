@@ -125,10 +125,15 @@ def test_tree_links(bs, width):
 @pytest.mark.parametrize("width", (1, 2, 7, 16))
 def test_tree_mask(bs, width):
     parents, prefix_lens, out, guard = inputs.mask_case(bs, width, "cpu")
-    flat_mask(visibility_from_parents(parents), prefix_lens, out)
-    rows = zip(parents.tolist(), prefix_lens.tolist(), strict=True)
+    seen, rows = visibility_from_parents(parents), list(zip(parents.tolist(), prefix_lens.tolist(), strict=True))
+    untouched = out.view(torch.uint8).clone().view(torch.bool)
+    flat_mask(seen, prefix_lens, out, context=True)
     assert out.tolist() == [cell for row, prefix in rows for cell in oracles.flat_mask(row, prefix)]
     guard.check()
+    nodes = torch.tensor([i % (n + width) >= n for _, n in rows for i in range(width * (n + width))])
+    flat_mask(seen, prefix_lens, untouched, context=False)
+    assert torch.equal(untouched[nodes], out[nodes])
+    assert (untouched.view(torch.uint8)[~nodes] == inputs.BOOL_POISON).all()
 
 
 @pytest.mark.parametrize("shape", inputs.QK_CASES[:-2], ids=str)

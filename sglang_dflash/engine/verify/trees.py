@@ -2,7 +2,7 @@
 
 import torch
 
-from sglang_dflash.host.tree_api import allow_trees, expect_trees, on_own_platform
+from sglang_dflash.host.tree_api import MaskReader, allow_trees, expect_trees, on_own_platform
 from sglang_dflash.host.worker_api import DFlashVerifyInput
 from sglang_dflash.kernels import tree_links, tree_mask, visibility
 from sglang_dflash.types import Proposal
@@ -41,7 +41,8 @@ class PlainTree:
 class MaskedTree:
     """For SGLang's backends: attention takes a flat mask over context and nodes, recurrent layers take links.
 
-    Its buffers are made once and grow with the batch: every round overwrites them, in stream order.
+    Its buffers are made once and grow with the batch: every round overwrites them, in stream order. Batches that
+    graphs serve are written where the graphs read.
     """
 
     def __init__(self, device: torch.device, context_len: int):
@@ -50,27 +51,37 @@ class MaskedTree:
         self._visibility = visibility.choose(device.type)
         self._links = tree_links.choose(device.type)
         self._flat_mask = tree_mask.choose(device.type)
+        self._reader: MaskReader | None = None
         self._mask = torch.empty(0, dtype=torch.bool, device=device)
         self._nodes = torch.empty(2, 0, 0, dtype=torch.int32, device=device)
         self._seen = torch.empty(0, 0, 0, dtype=torch.bool, device=device)
 
     def prepare(self, attn_backend) -> None:
         """Set the target's backends up, once they exist; DFlashError where one takes no trees."""
-        expect_trees(attn_backend)
+        self._reader = expect_trees(attn_backend)
 
     def __call__(
         self, verify_input: DFlashVerifyInput, proposal: Proposal, prefix_lens: torch.Tensor, host_lens: torch.Tensor
     ) -> None:
         """Add ``custom_mask`` and links to ``verify_input``; host_lens [bs]: upper bounds of prefix + W."""
         bs, width = proposal.parents.shape
-        size = width * int(host_lens.clamp(max=self._context_len + width).sum())
-        if self._mask.numel() < size:
-            self._mask = torch.empty(2 * size, dtype=torch.bool, device=self._device)
+        mask = self._mask_of(width * int(host_lens.clamp(max=self._context_len + width).sum()))
         if self._nodes.shape[1] < bs or self._nodes.shape[2] != width:
             self._nodes = torch.empty(2, 2 * bs, width, dtype=torch.int32, device=self._device)
             self._seen = torch.empty(2 * bs, width, width, dtype=torch.bool, device=self._device)
         children, siblings = self._nodes[:, :bs]
         self._links(proposal.parents, children, siblings)
-        self._flat_mask(self._visibility(proposal.parents, self._seen[:bs]), prefix_lens, self._mask)
-        verify_input.custom_mask = self._mask[:size]
+        seen = self._visibility(proposal.parents, self._seen[:bs])
+        self._flat_mask(seen, prefix_lens, mask, self._reader.reads_context)
+        verify_input.custom_mask = mask
         verify_input.retrieve_next_token, verify_input.retrieve_next_sibling = children, siblings
+
+    def _mask_of(self, size: int) -> torch.Tensor:
+        """[size] bytes: of the graphs' own mask where they fit, which then is not copied to."""
+        graphs = self._reader.mask_of_graphs()
+        if graphs is not None and graphs.numel() >= size:
+            return graphs[:size]
+        if self._mask.numel() < size:
+            # Contexts grow by a few tokens a round.
+            self._mask = torch.empty(size + size // 4, dtype=torch.bool, device=self._device)
+        return self._mask[:size]

@@ -136,7 +136,7 @@ def _tree_mask(device, shape: Shape, dtype):
     prefix_lens = torch.randint(0, 4096, (shape.bs,), device=device)
     out = torch.empty(int(((prefix_lens + shape.width) * shape.width).sum()), dtype=torch.bool, device=device)
     op = tree_mask.choose(device)
-    return _nbytes(seen, prefix_lens, out), lambda: op(seen, prefix_lens, out)
+    return _nbytes(seen, prefix_lens, out), lambda: op(seen, prefix_lens, out, True)
 
 
 def _inject_kv(device, shape: Shape, dtype):

@@ -106,12 +106,13 @@ def test_tree_links(bs, width):
 @pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
 @pytest.mark.parametrize("width", (1, 2, 7, 16))
 @pytest.mark.parametrize("longest", (30, 2500))
-def test_tree_mask(bs, width, longest):
+@pytest.mark.parametrize("context", (False, True))
+def test_tree_mask(bs, width, longest, context):
     parents, prefix_lens, out, guard = inputs.mask_case(bs, width, DEVICE, longest)
-    seen, wanted = naive_visibility(parents), torch.zeros_like(out)
-    flat_mask(seen, prefix_lens, out)
-    naive_flat_mask(seen, prefix_lens, wanted)
-    assert torch.equal(out, wanted)
+    seen, wanted = naive_visibility(parents), out.view(torch.uint8).clone().view(torch.bool)
+    flat_mask(seen, prefix_lens, out, context)
+    naive_flat_mask(seen, prefix_lens, wanted, context)
+    assert torch.equal(out.view(torch.uint8), wanted.view(torch.uint8))
     guard.check()
 
 

@@ -94,7 +94,7 @@ CASES = {
     "tree_mask": (
         _flat_mask_kernel,
         {"visibility": "*i8", "prefix_lens": I64, "out": "*i8", "width": "i32"},
-        {"BLOCK_B": 32, "BLOCK": 1024},
+        {"CONTEXT": True, "BLOCK_B": 32, "BLOCK_W": 64, "BLOCK": 1024},
     ),
     "compact_kv": (
         _compact_kv_kernel,

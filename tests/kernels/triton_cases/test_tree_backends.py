@@ -43,8 +43,7 @@ def proposal(seed: int) -> Proposal:
     depths = visibility_from_parents(parents).sum(2) - 1
     prefix = torch.tensor(PREFIX)
     tokens = torch.zeros(BS, WIDTH, dtype=torch.int64)
-    values = (tokens, parents, depths, prefix[:, None] + depths)
-    return Proposal(*(value.to(DEVICE) for value in values), WIDTH - 1)
+    return Proposal(*(value.to(DEVICE) for value in (tokens, parents, prefix[:, None] + depths)))
 
 
 def real(parents: torch.Tensor) -> torch.Tensor:
@@ -52,12 +51,15 @@ def real(parents: torch.Tensor) -> torch.Tensor:
     return (parents >= 0) | (torch.arange(WIDTH, device=parents.device) == 0)
 
 
-def verify_batch(tree: Proposal, rows: torch.Tensor) -> SimpleNamespace:
-    """What a verify pass of ``tree`` hands to the backends."""
+def verify_batch(tree: Proposal, rows: torch.Tensor, attention: TritonAttnBackend | None = None) -> SimpleNamespace:
+    """What a verify pass of ``tree`` hands to the backends; what is not written of a mask of ours hides everything."""
+    form = MaskedTree(torch.device(DEVICE), CONTEXT)
+    form.prepare(attention or Attention().backend)
+    form._mask = torch.zeros(BS * WIDTH * CONTEXT, dtype=torch.bool, device=DEVICE)
     spec_info = DFlashVerifyInput(tree.tokens.view(-1), tree.positions.view(-1), WIDTH)
     prefix = torch.tensor(PREFIX, device=DEVICE)
     # Lengths that the host knows are upper bounds.
-    MaskedTree(torch.device(DEVICE), CONTEXT)(spec_info, tree, prefix, torch.tensor(PREFIX) + WIDTH + 2)
+    form(spec_info, tree, prefix, torch.tensor(PREFIX) + WIDTH + 2)
     return SimpleNamespace(
         batch_size=BS,
         forward_mode=ForwardMode.TARGET_VERIFY,
@@ -167,16 +169,31 @@ class Attention:
 @pytest.mark.parametrize("seed", range(3))
 def test_attention(seed):
     case, tree = Attention(), proposal(seed)
-    tree_api.expect_trees(case.backend)
-    batch = verify_batch(tree, case.rows)
+    batch = verify_batch(tree, case.rows, case.backend)
     case.backend.init_forward_metadata(batch)
     torch.testing.assert_close(case.run(batch), case.wanted(tree), **close)
 
 
-def test_attention_reads_the_mask_of_a_graphs_buffers():
-    """The captured kernels read the backend's own buffers, which every replay fills from ours."""
+def test_attention_in_one_stage_reads_the_contexts_columns():
+    """The kernel of --enable-deterministic-inference, which takes the new keys from the pool, too."""
+    from sglang.kernels.ops.attention import extend_attention
+
     case, tree = Attention(), proposal(0)
-    tree_api.expect_trees(case.backend)
+    wanted = case.wanted(tree)
+    case.backend.enable_deterministic = True
+    case.backend.build_unified_kv_indices = extend_attention.build_unified_kv_indices
+    case.backend.extend_attention_fwd_unified = extend_attention.extend_attention_fwd_unified
+    batch = verify_batch(tree, case.rows, case.backend)
+    free = sorted(set(range(300)) - set(case.table.flatten().tolist()))[: BS * WIDTH]
+    batch.out_cache_loc = torch.tensor(free, device=DEVICE)
+    case.keys[batch.out_cache_loc], case.values[batch.out_cache_loc] = case.k, case.v
+    case.backend.init_forward_metadata(batch)
+    torch.testing.assert_close(case.run(batch), wanted, **close)
+
+
+def test_attention_reads_the_mask_of_a_graphs_buffers():
+    """The captured kernels read the backend's own buffers: the mask is written there, and is not copied."""
+    case, tree = Attention(), proposal(0)
     case.backend.cuda_graph_kv_indices = torch.zeros(BS * CONTEXT, dtype=torch.int64, device=DEVICE)
     case.backend._verify_mask = maybe_create_verify_mask(
         is_draft_runner=False,
@@ -188,7 +205,8 @@ def test_attention_reads_the_mask_of_a_graphs_buffers():
         is_read=True,
         dtype=torch.uint8,
     )
-    batch = verify_batch(tree, case.rows)
+    batch = verify_batch(tree, case.rows, case.backend)
+    assert batch.spec_info.custom_mask.data_ptr() == case.backend.verify_mask.buffer.data_ptr()
     case.backend._update_target_verify_buffers(None, BS, batch.seq_lens, batch.spec_info, case.rows)
     case.backend.forward_metadata = case.backend._build_cuda_graph_forward_metadata(
         BS, ForwardMode.TARGET_VERIFY, batch.spec_info
