@@ -38,7 +38,9 @@ def conv_ragged(
     """
     taps = weight.shape[1]
     before = states.index_select(0, slots).transpose(1, 2).float()
-    inputs, pieces, ends, offset = x.float(), [], [], 0
+    inputs, offset = x.float(), 0
+    pieces: list[torch.Tensor] = []
+    ends: list[int] = []
     for request, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
         pieces += (before[request], inputs[start:end])
         offset += taps - 1 + end - start
@@ -93,7 +95,9 @@ def conv_nodes(
     line = torch.cat((states.index_select(0, slots).transpose(1, 2).float(), x.float()), 1)
     if rows is None:
         windows.copy_(line[:, 1:].unfold(1, taps - 1, 1))
-        y = sum(line[:, tap : tap + width] * weight[:, tap] for tap in range(taps))
+        y = line[:, :width] * weight[:, 0]
+        for tap in range(1, taps):
+            y = y + line[:, tap : tap + width] * weight[:, tap]
     else:
         picked = line.gather(1, rows.view(bs, -1, 1).expand(-1, -1, channels)).view(bs, width, taps, channels)
         windows.copy_(picked[:, :, 1:].transpose(2, 3))

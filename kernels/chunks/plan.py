@@ -1,5 +1,6 @@
 """How a recurrent layer's prompts fall into chunks; made once per pass, on the host, for layers of any kind."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ class ChunkPlan(NamedTuple):
     keep: dict[int, tuple[torch.Tensor, torch.Tensor]]  # turn -> rows of the order, slots: kept before the turn
 
 
-def plan_chunks(bounds: list[int], device: torch.device, keep: list[Keep] = (), chunk: int = CHUNK) -> ChunkPlan:
+def plan_chunks(bounds: list[int], device: torch.device, keep: Sequence[Keep] = (), chunk: int = CHUNK) -> ChunkPlan:
     """Request r's tokens are rows ``bounds[r]:bounds[r + 1]``; a chunk is ``chunk`` tokens, or fewer if all fit."""
     lens = [end - start for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
     width = min(chunk, max(8, -(-max(lens) // 8) * 8))
@@ -62,5 +63,9 @@ def plan_chunks(bounds: list[int], device: torch.device, keep: list[Keep] = (), 
         place.to(device),
         padding.view(-1, width).to(device) if padding.any() else None,
         torch.ones(1, width, width, dtype=torch.bool, device=device).tril_(),
-        {turn: tuple(torch.tensor(x, device=device) for x in pair) for turn, pair in kept.items()},
+        {turn: (_numbers(rows, device), _numbers(slots, device)) for turn, (rows, slots) in kept.items()},
     )
+
+
+def _numbers(values: list[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, device=device)

@@ -16,7 +16,9 @@ class Linear(NamedTuple):
 def choose(device_type: str, dtype: torch.dtype) -> Linear:
     """The projections to use: oneDNN's for float32 on a ``"cpu"``, torch's elsewhere."""
     if device_type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        from sglang_dflash.kernels.dense import onednn as library
-    else:
-        from sglang_dflash.kernels.dense import naive as library
-    return Linear(library.project, library.add)
+        from sglang_dflash.kernels.dense import onednn
+
+        return Linear(onednn.project, onednn.add)
+    from sglang_dflash.kernels.dense import naive
+
+    return Linear(naive.project, naive.add)

@@ -86,6 +86,7 @@ class CpuAttention(AttentionBackend):
             return self._attend(q, layer, spans[0], sinks)
         out = q.new_empty(q.shape[0], layer.tp_q_head_num * layer.v_head_dim)
         for span in spans:
+            assert span.pad is not None  # several spans are parts of a ragged batch
             out.index_copy_(0, span.pad.tokens, self._attend(q, layer, span, sinks))
         return out
 

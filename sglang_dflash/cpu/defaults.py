@@ -82,7 +82,7 @@ def _admitted_backend(server_args, previous) -> None:
 def _sizes(server_args, previous) -> None:
     previous(server_args)
     cfg = resolving_view(server_args)
-    defaults = {}
+    defaults: dict[str, float] = {}
     if cfg.max_total_tokens is None:
         defaults["max_total_tokens"] = default_kv_tokens(
             kv_row_bytes(model_config_of(server_args), cfg.tp_size),

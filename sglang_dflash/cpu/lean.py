@@ -46,7 +46,7 @@ class Layer(NamedTuple):
     attention: nn.Module  # SGLang's RadixAttention: sizes, scale, window, layer id
 
 
-def why_not(model: nn.Module) -> str | None:
+def why_not(model) -> str | None:
     """Why the lean pass does not fit ``model``, or None where it does."""
     if type(model).__name__ == "Qwen3ForCausalLM" and type(model).__module__.startswith("sglang."):
         if model.pp_group.world_size != 1:
@@ -73,7 +73,7 @@ def why_not(model: nn.Module) -> str | None:
     return None
 
 
-def adopt(model: nn.Module) -> None:
+def adopt(model) -> None:
     """Give ``model`` the lean pass where it fits, and say so."""
     reason = why_not(model)
     if reason is not None:
@@ -87,12 +87,12 @@ def adopt(model: nn.Module) -> None:
     logger.info("CPU platform: lean decoder pass over %d layers", len(stack.layers))
 
 
-def _stack(model: nn.Module) -> nn.Module:
+def _stack(model):
     """The module that owns layers and final norm: SGLang's inner model, or our draft itself."""
     return model if isinstance(model, DFlashDraftModel) else model.model
 
 
-def head_fits(model: nn.Module) -> bool:
+def head_fits(model) -> bool:
     """True where logits are one product with the head's rows: not split over ranks, scaled or quantised."""
     processor, head = model.logits_processor, model.lm_head
     split = processor.do_tensor_parallel_all_gather or processor.do_tensor_parallel_all_gather_dp_attn
@@ -104,7 +104,7 @@ def head_fits(model: nn.Module) -> bool:
 class LeanHead:
     """Stands in for a Qwen3 model's ``forward`` in decode and verify; every other pass goes to the model's own."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model):
         self._model = model
         self._slow = model.forward
         self._head = model.lm_head.weight.data[: model.config.vocab_size]
@@ -134,7 +134,7 @@ class LeanDecoder:
 
     captures_last_layer = True  # where ``layers_to_capture`` holds the number of layers
 
-    def __init__(self, model: nn.Module, slow):
+    def __init__(self, model, slow):
         first = model.layers[0].self_attn
         self._model = model
         self._slow = slow
@@ -198,7 +198,7 @@ class LeanDecoder:
         return self._table[1].index_select(0, positions), self._table[2].index_select(0, positions)
 
 
-def _parameters(layer: nn.Module) -> Layer:
+def _parameters(layer) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     bias = attention.qkv_proj.bias
     return Layer(

@@ -40,7 +40,7 @@ def visible(queries: Queries, causal: bool, window: int, image: torch.Tensor | N
     seen = column < queries.kv_lens[:, None, None]
     if causal and queries.tree is None:
         seen = column <= starts + step
-    elif causal:
+    elif causal and queries.tree is not None:
         seen = (column < starts) | (seen & _spread(queries.tree, queries.starts, queries.columns))
     if image is not None:
         seen = seen | image

@@ -8,9 +8,9 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from sglang_dflash.kernels import dense
+from sglang_dflash.kernels.dense import choose
 
-_float32 = dense.choose("cpu", torch.float32)
+_float32 = choose("cpu", torch.float32)
 
 
 def inverse_rms(x: torch.Tensor, eps: float) -> torch.Tensor:

@@ -23,7 +23,10 @@ def rows_of(pool):
 
 
 def _gather(rows: torch.Tensor, slots: Slots) -> torch.Tensor:
-    return rows[slots.run] if slots.run is not None else rows.index_select(0, slots.flat)
+    if slots.run is not None:
+        return rows[slots.run]
+    assert slots.flat is not None  # one of the two is
+    return rows.index_select(0, slots.flat)
 
 
 class JointRows:
@@ -76,10 +79,10 @@ class HybridRows:
 
     def __init__(self, pool: SWAKVPool):
         self._pool = pool
-        indices = {True: {}, False: {}}
+        indices: dict[bool, dict[int, int]] = {True: {}, False: {}}
         for layer_id, (index, sliding) in pool.layers_mapping.items():
             indices[sliding][layer_id] = index
-        self._rows = {}
+        self._rows: dict[int, tuple[JointRows, bool]] = {}
         for sliding, sub_pool in ((False, pool.full_kv_pool), (True, pool.swa_kv_pool)):
             rows = JointRows(sub_pool, indices[sliding])
             self._rows |= {layer_id: (rows, sliding) for layer_id in indices[sliding]}

@@ -54,7 +54,7 @@ def create_backend(runner):
     return backend
 
 
-def after_model(model: torch.nn.Module) -> None:
+def after_model(model) -> None:
     """Repairs that need a loaded model, and the lean pass."""
     from sglang_dflash.cpu import lean, operators, stepclock
     from sglang_dflash.cpu.host import runtime

@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 
 from sglang_dflash.checkpoints.checks.targets import decoder_of, depth_of, incapable
 from sglang_dflash.errors import DFlashError
@@ -58,7 +57,7 @@ TOUCHES = (
 TAKES_LAST = ("MiMoV2", "Laguna", "GptOss", "NemotronH")
 
 
-def prepare_capture(model: nn.Module, layer_ids: Sequence[int]) -> None:
+def prepare_capture(model, layer_ids: Sequence[int]) -> None:
     """Make ``model`` capture the outputs of ``layer_ids`` when SGLang asks it to capture.
 
     What SGLang passes is ignored: it is the same list, but for Muse Glimmer with some drafts.
@@ -79,7 +78,7 @@ def prepare_capture(model: nn.Module, layer_ids: Sequence[int]) -> None:
     model.set_dflash_layers_to_capture = set_layers
 
 
-def _setter(model: nn.Module) -> tuple[Callable[[list[int]], None], bool]:
+def _setter(model) -> tuple[Callable[[list[int]], None], bool]:
     """What makes the class capture outputs, and whether it takes the last layer's."""
     name, decoder = type(model).__name__, decoder_of(model)
     if name.startswith("MuseGlimmer"):
@@ -106,7 +105,7 @@ class LastOutput:
     Called as the decoder's own; the result is (hidden states, captured layers), the last one at their end.
     """
 
-    def __init__(self, decoder: nn.Module, others: bool):
+    def __init__(self, decoder, others: bool):
         self._forward, self._others = decoder.forward, others
         # SGLang's prefill graphs pass input embeddings by the names that they find there.
         self.__signature__ = inspect.signature(decoder.forward)

@@ -7,7 +7,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sglang_dflash.errors import DFlashError
 
@@ -84,7 +84,7 @@ def problem_with(touch: Touch) -> str | None:
     """Why a row does not hold in the installed SGLang, or None where it does."""
     module_name, _, qualified = touch.target.partition(":")
     try:
-        value = importlib.import_module(module_name)
+        value: Any = importlib.import_module(module_name)
         for part in filter(None, qualified.split(".")):
             value = getattr(value, part)
     except (ImportError, AttributeError) as error:

@@ -1,5 +1,7 @@
 """SGLang's layers, from which the draft model is built, and the model registry."""
 
+from typing import Any
+
 import torch
 from sglang.srt.layers.activation import SiluAndMul
 from sglang.srt.layers.layernorm import GemmaRMSNorm, RMSNorm
@@ -58,7 +60,7 @@ def is_dense(linear) -> bool:
 
 def sharded_by_head(num_heads: int) -> torch.nn.Parameter:
     """A value for each of this rank's heads, [num_heads]; loads its part of a tensor of all heads."""
-    parameter = torch.nn.Parameter(torch.zeros(num_heads), requires_grad=False)
+    parameter: Any = torch.nn.Parameter(torch.zeros(num_heads), requires_grad=False)
     parameter.weight_loader = sharded_weight_loader(0, parallel_group="tp")
     return parameter
 

@@ -5,7 +5,7 @@ import functools
 import inspect
 import logging
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.contract import Touch
@@ -82,7 +82,7 @@ def install() -> None:
 
 
 def _add_old_spellings(_result, parser: argparse.ArgumentParser) -> None:
-    actions = {option: action for action in parser._actions for option in action.option_strings}
+    actions: dict[str, Any] = {option: action for action in parser._actions for option in action.option_strings}
     for flag in RENAMED:
         today = actions[flag.new]
         parser.add_argument(

@@ -65,7 +65,7 @@ def launch_case(server_args, cfg) -> Case:
         target_texts=_texts(cfg),
         draft_texts=None if folder is None else read_texts(folder),
         # Of a repository in the hub's cache, only a part may be here; loading it is strict, too.
-        draft_tensors=read_tensors(folder) if Path(path).is_dir() else None,
+        draft_tensors=read_tensors(folder) if folder is not None and Path(path).is_dir() else None,
     )
 
 

@@ -36,7 +36,7 @@ class Attention:
 
     def on(self, generation: str | None) -> Backends:
         """The row of a generation; the common row for those not listed and for None."""
-        return self.rows.get(generation, self.rows[_OTHER])
+        return self.rows.get(generation or _OTHER, self.rows[_OTHER])
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Entry:
     @property
     def block_size(self) -> int | None:
         """The block that scripts ask for, None where the draft's own config decides."""
-        return self.draft and (self.draft.served_block or self.draft.block_size)
+        return None if self.draft is None else self.draft.served_block or self.draft.block_size
 
     @property
     def accept_length(self) -> tuple[float, float] | None:

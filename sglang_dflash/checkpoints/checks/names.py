@@ -42,8 +42,9 @@ class TensorNames:
 
     def shape(self, bare: str) -> tuple[int, ...] | None:
         """Shape in full precision; None for what only a quantised matrix has beside or instead of it."""
-        shapes = [self._shapes.get(part) for part in _parts(bare)]
-        if None in shapes:
+        parts = _parts(bare)
+        shapes = [self._shapes[part] for part in parts if part in self._shapes]
+        if len(shapes) < len(parts):
             return None
         return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
@@ -72,8 +73,8 @@ def expected_tensors(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
     if draft.selector is not None:
         rank = draft.selector.rank
         whole |= {
-            "candidate_selector.predecessor_codebook": (draft.vocab_size, rank),
-            "candidate_selector.successor_codebook": (draft.vocab_size, rank),
+            "candidate_selector.predecessor_codebook": (_rows(draft), rank),
+            "candidate_selector.successor_codebook": (_rows(draft), rank),
             "candidate_selector.hidden_projection.weight": (rank, hidden),
         }
     if not draft.optional_ends:
@@ -86,12 +87,18 @@ def expected_tensors(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
     return whole
 
 
+def _rows(draft: DraftConfig) -> int:
+    """Rows of a table over the whole vocabulary."""
+    assert draft.vocab_size is not None  # a config with such a table was refused without it
+    return draft.vocab_size
+
+
 def _shipped_ends(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
-    ends = {}
+    ends: dict[str, tuple[int, ...]] = {}
     if draft.ships_embedding:
-        ends["embed_tokens.weight"] = (draft.vocab_size, draft.hidden_size)
+        ends["embed_tokens.weight"] = (_rows(draft), draft.hidden_size)
     if draft.ships_head:
-        ends["lm_head.weight"] = (draft.draft_vocab_size or draft.vocab_size, draft.hidden_size)
+        ends["lm_head.weight"] = (draft.draft_vocab_size or _rows(draft), draft.hidden_size)
     if draft.draft_vocab_size is not None:
         ends["d2t"] = (draft.draft_vocab_size,)
     return ends
@@ -100,7 +107,7 @@ def _shipped_ends(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
 def _attention_tensors(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
     hidden, head_dim = draft.hidden_size, draft.head_dim
     queries, keys = draft.num_heads * head_dim, draft.num_kv_heads * head_dim
-    tensors = {
+    tensors: dict[str, tuple[int, ...]] = {
         "self_attn.q_proj.weight": (queries, hidden),
         "self_attn.k_proj.weight": (keys, hidden),
         "self_attn.v_proj.weight": (keys, hidden),
@@ -122,7 +129,7 @@ def _attention_tensors(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
 
 def _layer_tensors(draft: DraftConfig) -> dict[str, tuple[int, ...]]:
     hidden = draft.hidden_size
-    tensors = {
+    tensors: dict[str, tuple[int, ...]] = {
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
         "mlp.gate_proj.weight": (draft.intermediate_size, hidden),

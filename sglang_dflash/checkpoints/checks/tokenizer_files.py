@@ -69,7 +69,7 @@ def thinking_default(template: str) -> str | None:
 
 
 def _ends(folder: Path) -> dict[int, str]:
-    ends = {}
+    ends: dict[int, str] = {}
     for name in ("config.json", "generation_config.json"):
         if not (folder / name).is_file():
             continue

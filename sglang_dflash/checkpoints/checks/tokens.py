@@ -86,7 +86,8 @@ def _own_tables(case: Case) -> Iterator[Finding]:
 def _templates(case: Case) -> Iterator[Finding]:
     if case.target_texts is None:
         return
-    mine, its = case.target_texts.chat_template, case.draft_texts and case.draft_texts.chat_template
+    mine = case.target_texts.chat_template
+    its = None if case.draft_texts is None else case.draft_texts.chat_template
     if mine is None:
         what = "is missing: chats will not look as in the draft's training"
         yield Finding("chat-template-missing", NOTE, "target chat template", what, "send whole prompts, or give one")

@@ -63,7 +63,8 @@ def _block_size(case: Case) -> Iterator[Finding]:
     if inside is not None and outside is not None and inside != outside:
         what = f"is {inside} in dflash_config and {outside} beside it: {trained} is taken"
         yield Finding("block-size-two-values", WARNING, "draft block_size", what, "keep the one of the training")
-    known = case.draft_entry and case.draft_entry.draft.block_size
+    entry = case.draft_entry
+    known = None if entry is None or entry.draft is None else entry.draft.block_size
     if _names_no_block(case.raw):
         remedy = f"the catalogue says {known}" if known else f"set it, or give {_FLAG}"
         severity = NOTE if known == DEFAULT_BLOCK_SIZE else WARNING

@@ -35,9 +35,10 @@ class Fields:
     def integer(self, key: str, default: int | None = None, minimum: int = 1) -> int:
         """A field of the layers, of which ``default`` takes the place; required without one."""
         value = optional_integer(key, self.text.get(key), minimum)
-        if value is None and default is None:
+        value = default if value is None else value
+        if value is None:
             raise DFlashError(f"draft {key}", "is missing", FIX)
-        return default if value is None else value
+        return value
 
     def own_integer(self, key: str, minimum: int = 1) -> int | None:
         """DFlash's own number, None where it is not given."""

@@ -1,6 +1,7 @@
 """Repairs of SGLang's worker process on a CPU device: each replaces one function or clears one flag."""
 
 import functools
+from typing import Any
 
 import torch
 from sglang.srt.distributed.parallel_state import GroupCoordinator
@@ -81,7 +82,8 @@ def gather_without_custom_op() -> None:
 
 def tolerate_host_record_stream() -> None:
     """The built-in DFLASH worker records streams on host tensors, which torch refuses; there is none."""
-    original = torch.Tensor.record_stream
+    tensor: Any = torch.Tensor
+    original = tensor.record_stream
     if getattr(original, "_ignores_host", False):
         return
 
@@ -89,13 +91,13 @@ def tolerate_host_record_stream() -> None:
         if self.device.type != "cpu":
             original(self, stream)
 
-    record_stream._ignores_host = True
-    torch.Tensor.record_stream = record_stream
+    tensor.record_stream = _marked(record_stream, "_ignores_host")
 
 
 def name_the_host_device() -> None:
     """A bare ``torch.get_device_module()`` is torch.cuda on a CUDA wheel, even where there is no CUDA device."""
-    original = torch.get_device_module
+    library: Any = torch
+    original = library.get_device_module
     if getattr(original, "_means_host", False):
         return
 
@@ -103,8 +105,7 @@ def name_the_host_device() -> None:
     def get_device_module(device=None):
         return torch.cpu if device is None else original(device)
 
-    get_device_module._means_host = True
-    torch.get_device_module = get_device_module
+    library.get_device_module = _marked(get_device_module, "_means_host")
 
 
 def keep_dtype_of_input_embeddings() -> None:
@@ -121,5 +122,10 @@ def keep_dtype_of_input_embeddings() -> None:
             kwargs["input_embeds"] = forward_batch.input_embeds
         return kwargs
 
-    extend_forward_kwargs._keeps_dtype = True
-    ModelRunner._extend_forward_kwargs = extend_forward_kwargs
+    ModelRunner._extend_forward_kwargs = _marked(extend_forward_kwargs, "_keeps_dtype")
+
+
+def _marked(function: Any, name: str) -> Any:
+    """``function`` with an attribute by which a second call knows that it is in place."""
+    setattr(function, name, True)
+    return function

@@ -24,17 +24,18 @@ class GatedDeltaAttention(RecurrentLayers):
     def forward_extend(self, layer, forward_batch, mixed_qkv, a, b, **unused) -> torch.Tensor:
         """Prompts or nodes: mixed_qkv [T, C], a, b [T, HV] -> [1, T, HV, V]."""
         states, gate = self.states_of(layer.layer_id), gates(a, b, layer.A_log, layer.dt_bias)
-        if isinstance(self._plan, Nodes):
-            return self._verify(layer, states, mixed_qkv, gate)
         plan = self._plan
+        if isinstance(plan, Nodes):
+            return self._verify(layer, plan, states, mixed_qkv, gate)
+        assert plan is not None  # decode has a method of its own
         plan.keep_windows(mixed_qkv, states)
         x = conv_ragged(mixed_qkv, plan.bounds, states.conv, self._slots, *_conv_of(layer))
         out = delta_prefill(*_split(layer, x), gate, plan.chunks, states.temporal, self._slots)
         plan.keep_final_states(states)
         return out.unsqueeze(0)
 
-    def _verify(self, layer, states: LayerStates, mixed_qkv, gate) -> torch.Tensor:
-        width, parents, rows, ancestors = self._plan
+    def _verify(self, layer, plan: Nodes, states: LayerStates, mixed_qkv, gate) -> torch.Tensor:
+        width, parents, rows, ancestors = plan
         bs = self._slots.numel()
         windows, after = states.node_windows[:bs, :width], states.node_states[:bs, :width]
         x = mixed_qkv.view(bs, width, -1)
@@ -44,7 +45,7 @@ class GatedDeltaAttention(RecurrentLayers):
         return out.reshape(1, bs * width, *out.shape[2:])
 
 
-def _conv_of(layer) -> tuple:
+def _conv_of(layer) -> tuple[torch.Tensor, torch.Tensor | None, bool]:
     """weight, bias, silu of a layer's convolution."""
     return layer.conv_weights, layer.bias, layer.activation in ("silu", "swish")
 

@@ -4,7 +4,7 @@ import torch
 
 from sglang_dflash.cpu.host.mamba2 import Mamba2AttnBackend
 from sglang_dflash.cpu.host.recurrent import LayerStates
-from sglang_dflash.cpu.recurrent.plan import Nodes, RecurrentLayers
+from sglang_dflash.cpu.recurrent.plan import Nodes, Prompts, RecurrentLayers
 from sglang_dflash.kernels.causal_conv.naive import conv_nodes, conv_ragged, conv_step
 from sglang_dflash.kernels.ssd.naive import Head, Tokens, ssd_nodes, ssd_prefill, ssd_step
 
@@ -30,12 +30,13 @@ class Mamba2Attention(RecurrentLayers, Mamba2AttnBackend):
         sizes = (mixer.intermediate_size // share, mixer.conv_dim // share, mixer.num_heads // share)
         gate, mixed, time = projected.split(sizes, -1)
         states = self.states_of(layer_id)
-        if self._plan is None:
+        plan = self._plan
+        if plan is None:
             out = self._decode(mixer, states, mixed, time, layer_id, forward_batch)
-        elif isinstance(self._plan, Nodes):
-            out = self._verify(mixer, states, mixed, time)
+        elif isinstance(plan, Nodes):
+            out = self._verify(mixer, plan, states, mixed, time)
         else:
-            out = self._prefill(mixer, states, mixed, time)
+            out = self._prefill(mixer, plan, states, mixed, time)
         out, _ = mixer.out_proj(mixer.norm(out.flatten(1), gate))
         return out if output is None else output[: out.shape[0]].copy_(out)
 
@@ -45,16 +46,15 @@ class Mamba2Attention(RecurrentLayers, Mamba2AttnBackend):
         self._track_mamba_state_decode(forward_batch, states.conv, states.temporal, self._slots, layer_id)
         return out
 
-    def _prefill(self, mixer, states: LayerStates, mixed, time) -> torch.Tensor:
-        plan = self._plan
+    def _prefill(self, mixer, plan: Prompts, states: LayerStates, mixed, time) -> torch.Tensor:
         plan.keep_windows(mixed, states)
         x = conv_ragged(mixed, plan.bounds, states.conv, self._slots, *_conv_of(mixer))
         out = ssd_prefill(_tokens(mixer, x, time), _head(mixer), plan.chunks, states.temporal, self._slots)
         plan.keep_final_states(states)
         return out
 
-    def _verify(self, mixer, states: LayerStates, mixed, time) -> torch.Tensor:
-        width, parents, rows, ancestors = self._plan
+    def _verify(self, mixer, plan: Nodes, states: LayerStates, mixed, time) -> torch.Tensor:
+        width, parents, rows, ancestors = plan
         bs = self._slots.numel()
         windows, after = states.node_windows[:bs, :width], states.node_states[:bs, :width]
         x = conv_nodes(mixed.reshape(bs, width, -1), rows, states.conv, self._slots, *_conv_of(mixer), windows)
@@ -63,7 +63,7 @@ class Mamba2Attention(RecurrentLayers, Mamba2AttnBackend):
         return out.flatten(0, 1)
 
 
-def _conv_of(mixer) -> tuple:
+def _conv_of(mixer) -> tuple[torch.Tensor, torch.Tensor | None, bool]:
     """weight [C, K], bias, silu of a layer's convolution."""
     return mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias, mixer.activation in ("silu", "swish")
 

@@ -54,7 +54,7 @@ class RecurrentLayers(MambaAttnBackendBase):
         # The base class reads the window's length off this shape.
         self.conv_states_shape = self.req_to_token_pool.mamba_pool.mamba_cache.conv[0].shape
         self._layers: dict[int, LayerStates] = {}
-        self._slots: torch.Tensor | None = None
+        self._slots = torch.empty(0, dtype=torch.int64)
         self._plan: Prompts | Nodes | None = None
 
     def init_forward_metadata(self, forward_batch) -> None:

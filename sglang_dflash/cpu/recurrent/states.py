@@ -26,7 +26,7 @@ def scatter_after_verify(
     if rows is None:
         rows = torch.arange(slots.numel(), device=slots.device)
     targets = [(slots, nodes)]
-    if snapshot_slots is not None:
+    if snapshot_slots is not None and snapshot_nodes is not None:
         targets.append((snapshot_slots, snapshot_nodes))
     for slots, nodes in targets:
         valid = ((slots >= 0) & (nodes >= 0)).nonzero().squeeze(1)

@@ -49,6 +49,7 @@ class ConvolvedLayer(DraftLayer):
 
     def __init__(self, config: DraftConfig, layer_id: int, quant_config=None, prefix: str = ""):
         super().__init__(config, layer_id, quant_config, prefix)
+        assert config.convolution is not None  # the layer of such a draft
         self.attention_conv = BlockConvolution(config.hidden_size, config.block_size, config.convolution)
         self.mlp_conv = BlockConvolution(config.hidden_size, config.block_size, config.convolution)
 

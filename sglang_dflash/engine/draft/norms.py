@@ -12,11 +12,11 @@ def norm_class(config: DraftConfig) -> type[nn.Module]:
     return GemmaRMSNorm if config.gemma_norms else RMSNorm
 
 
-def added(norm: nn.Module) -> float:
+def added(norm) -> float:
     """What ``norm`` adds to its weight before it multiplies."""
     return 1.0 if isinstance(norm, GemmaRMSNorm) else 0.0
 
 
-def factor(norm: nn.Module) -> torch.Tensor:
+def factor(norm) -> torch.Tensor:
     """What ``norm`` multiplies by, [width]: its weight, in fp32 where one is added to it."""
     return norm.weight.float() + 1.0 if isinstance(norm, GemmaRMSNorm) else norm.weight

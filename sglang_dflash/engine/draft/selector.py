@@ -17,6 +17,7 @@ class CandidateSelector(nn.Module):
 
     def __init__(self, config: DraftConfig):
         super().__init__()
+        assert config.selector is not None and config.vocab_size is not None  # as the checks of a DFlash 2 draft say
         rank = config.selector.rank
         self.top_k = config.selector.top_k
         self.predecessor_codebook = nn.Parameter(torch.zeros(config.vocab_size, rank), requires_grad=False)

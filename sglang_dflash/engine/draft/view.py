@@ -1,6 +1,6 @@
 """Which context slots the draft reads: the target's row table, or a window of it. Chosen once at start."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,7 +11,7 @@ class Reads(NamedTuple):
     """What the draft's forward pass reads for a batch."""
 
     prefix_lens: torch.Tensor  # [bs] int, context tokens visible to the block
-    plan: object  # KV location plan bound to the draft's forward batch
+    plan: Any  # KV location plan bound to the draft's forward batch
     host_lens: torch.Tensor  # [bs] int32 on the host, upper bound of prefix + block
     host_sum: int
 

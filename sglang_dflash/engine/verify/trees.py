@@ -64,6 +64,7 @@ class MaskedTree:
         self, verify_input: DFlashVerifyInput, proposal: Proposal, prefix_lens: torch.Tensor, host_lens: torch.Tensor
     ) -> None:
         """Add ``custom_mask`` and links to ``verify_input``; host_lens [bs]: upper bounds of prefix + W."""
+        assert proposal.parents is not None  # a tree has them
         bs, width = proposal.parents.shape
         mask = self._mask_of(width * int(host_lens.clamp(max=self._context_len + width).sum()))
         if self._nodes.shape[1] < bs or self._nodes.shape[2] != width:
