@@ -1,17 +1,21 @@
 """Buffers, prefill positions, timing and counting of the worker."""
 
 import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from cuda_form import CUDA, cuda_form
+from sglang.srt.managers import scheduler
 
 from sglang_dflash.engine.buffers import RoundBuffers
 from sglang_dflash.engine.counting import RoundCounter, counted
 from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.engine.prefill import extend_positions
 from sglang_dflash.engine.timing import HostTimer, NoTimer, SynchronisedTimer, build_timer
+from sglang_dflash.engine.worker import DFlashWorker
 from sglang_dflash.types import Shape
 
 CPU = torch.device("cpu")
@@ -227,3 +231,17 @@ def test_decode_rounds_are_counted_by_part(tmp_path):
     launches = {part: row["launches"] for part, row in rows[0]["parts"].items()}
     assert launches == {"draft": 2, "worker": 2, "target": 4}
     assert rows[0]["operations"]["worker"] == {"mul": 1, "neg": 1}
+
+
+# --- what SGLang asks a worker for ---
+
+
+def test_the_worker_has_every_name_that_sglang_reads_of_it():
+    """Nothing is handed on to the target's worker unseen: a name that is missing here would be another object's."""
+    folder = Path(scheduler.__file__).parent
+    source = "".join(path.read_text() for path in (*folder.glob("*.py"), *folder.glob("scheduler_components/*.py")))
+    names = set(re.findall(r"self\.(?:draft_worker|model_worker)\.([a-z_]+)", source))
+    others = {"get_confidence_budget_prepare"}  # asked of other algorithms' workers only
+    missing = {name for name in names - others if not hasattr(DFlashWorker, name)}
+    assert len(names) > 10 and missing == set()
+    assert not hasattr(DFlashWorker, "__getattr__")
