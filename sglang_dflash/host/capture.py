@@ -27,8 +27,15 @@ TOUCHES = (
         _HOOK,
         ("layer_ids",),
     ),
-    Touch("sglang.srt.models.minimax_m2:MiniMaxM2ForCausalLM", "captures layers, but has no hook for DFLASH", _HOOK),
-    Touch("sglang.srt.models.glm4_moe:Glm4MoeForCausalLM", "captures layers, but has no hook for DFLASH", _HOOK),
+    *(
+        Touch(
+            f"sglang.srt.models.{name}",
+            "captures layers, but has no hook for DFLASH",
+            _HOOK,
+            attributes=("capture_aux_hidden_states",),
+        )
+        for name in ("minimax_m2:MiniMaxM2ForCausalLM", "glm4_moe:Glm4MoeForCausalLM")
+    ),
     Touch(
         "sglang.srt.models.deepseek_v4:DeepseekV4ForCausalLM.set_dspark_layers_to_capture",
         "captures the mean of the residual streams after each layer, as DFLASH needs it",
@@ -42,7 +49,7 @@ TOUCHES = (
         ("layer_ids",),
     ),
     *(
-        Touch(f"sglang.srt.models.{name}", "takes the last layer by itself", _HOOK)
+        Touch(f"sglang.srt.models.{name}.set_dflash_layers_to_capture", "takes the last layer by itself", _HOOK)
         for name in (
             "mimo_v2:MiMoV2FlashForCausalLM",
             "laguna:LagunaForCausalLM",

@@ -3,10 +3,12 @@
 Each module of the adapter folders lists its rows in ``TOUCHES``. Importing this module imports no SGLang code.
 """
 
+import ast
 import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import textwrap
 from typing import Any, NamedTuple
 
 from sglang_dflash.errors import DFlashError
@@ -15,12 +17,13 @@ SGLANG_VERSION = "0.5.23"
 
 
 class Touch(NamedTuple):
-    """One name of SGLang that we import, call, subclass or hook."""
+    """One name of SGLang that we import, call, subclass or hook, or of torch that we change."""
 
     target: str  # "package.module:Qualified.name"
     why: str  # what we need it for
     until: str  # what would let us drop it
     parameters: tuple[str, ...] = ()  # parameter or field names that must exist
+    attributes: tuple[str, ...] = ()  # what instances of the class must have
 
 
 def installed_version() -> str:
@@ -66,17 +69,22 @@ def all_touches() -> list[Touch]:
 
 def page() -> str:
     """docs/host.md: every row, by module; a test compares."""
+    from sglang_dflash.host.usage import how
+
     lines = [
         f"# What we touch of SGLang {SGLANG_VERSION}",
         "",
         "Every import of SGLang is in `plugin/`, `host/` and `cpu/host/`. Each of their modules lists what it",
-        "touches, why, and what would let us drop it; a test resolves every name, and the fields and parameters we",
-        "rely on, in the installed version. This page is made from those lists:",
-        "`python -m sglang_dflash.host.contract > docs/host.md`.",
+        "touches, why, and what would let us drop it. How a name is touched, and that none is missing or out of",
+        "use, is read from the code: imports, hooks, assignments to names of SGLang and torch, and environment",
+        "variables that are set. A name with none of these is that of an object that SGLang hands us. A test resolves",
+        "every name, and the fields, parameters and attributes we rely on, in the installed version. This page is made",
+        "from code and lists: `python -m sglang_dflash.host.contract > docs/host.md`.",
     ]
     for name, rows in touches_by_module().items():
-        lines += ["", f"## {name.replace('.', '/')}.py", "", "| Name | Why | Until |", "|---|---|---|"]
-        lines += [f"| `{row.target.removeprefix('sglang.')}` | {row.why} | {row.until} |" for row in rows]
+        lines += ["", f"## {name.replace('.', '/')}.py", "", "| Name | How | Why | Until |", "|---|---|---|---|"]
+        for row in rows:
+            lines.append(f"| `{row.target.removeprefix('sglang.')}` | {how(row)} | {row.why} | {row.until} |")
     return "\n".join(lines) + "\n"
 
 
@@ -89,6 +97,9 @@ def problem_with(touch: Touch) -> str | None:
             value = getattr(value, part)
     except (ImportError, AttributeError) as error:
         return f"{touch.target}: {error}"
+    missing = [name for name in touch.attributes if name not in _attributes(value)]
+    if missing:
+        return f"{touch.target}: instances have no {', '.join(missing)}"
     if not touch.parameters:
         return None
     fields = set(getattr(value, "__dataclass_fields__", ())) | set(getattr(value, "__annotations__", ()))
@@ -99,6 +110,24 @@ def problem_with(touch: Touch) -> str | None:
             pass
     missing = [name for name in touch.parameters if name not in fields]
     return f"{touch.target}: no {', '.join(missing)}" if missing else None
+
+
+def _attributes(kind: type) -> set[str]:
+    """What a class defines, and what its methods, or its bases', set on ``self``."""
+    found = set(dir(kind))
+    for base in kind.__mro__ if isinstance(kind, type) else ():
+        if base.__module__ == "builtins" or base.__module__.startswith("torch."):
+            continue
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.ctx, ast.Store)
+                and ast.unparse(node.value) == "self"
+            ):
+                found.add(node.attr)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+    return found
 
 
 if __name__ == "__main__":

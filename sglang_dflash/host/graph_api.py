@@ -21,10 +21,24 @@ TOUCHES = (
         "sglang.srt.model_executor.model_runner:ModelRunner",
         "its capture_tail_hooks run behind the model's pass while a graph is captured; SGLang's DSpark worker adds one",
         _GRAPHS,
+        attributes=("capture_tail_hooks", "decode_cuda_graph_runner", "kv_index_translator"),
     ),
     Touch(
         "sglang.srt.mem_cache.kv_index_translator:KVIndexTranslator",
         "its is_translating: whether a batch's slots are those of the pools",
+        _GRAPHS,
+        attributes=("is_translating",),
+    ),
+    Touch(
+        f"{_RUNNER}",
+        "its bs: requests, padding included, of the graph that the last replayed batch ran in",
+        _GRAPHS,
+        attributes=("bs",),
+    ),
+    Touch("sglang.srt.model_executor.cuda_graph_config:Backend.DISABLED", "are decode graphs captured?", _GRAPHS),
+    Touch(
+        "sglang.srt.speculative.spec_tp_sync:SpecTpSyncSite.DFLASH_MEM",
+        "names what ranks agree on before the draft's graphs are captured",
         _GRAPHS,
     ),
     Touch(

@@ -12,7 +12,12 @@ from sglang_dflash.host.contract import Touch
 _ROWS = "one interface to where a layer's keys and values lie"
 TOUCHES = (
     Touch("sglang.srt.mem_cache.memory_pool:MLATokenToKVPool", "its values are part of its keys: moved once", _ROWS),
-    Touch("sglang.srt.mem_cache.memory_pool:HybridLinearKVPool", "wraps the pool of its attention layers", _ROWS),
+    Touch(
+        "sglang.srt.mem_cache.memory_pool:HybridLinearKVPool",
+        "wraps the pool of its attention layers",
+        _ROWS,
+        attributes=("full_kv_pool",),
+    ),
     Touch(
         "sglang.srt.mem_cache.swa_memory_pool:SWAKVPool.translate_loc_from_full_to_swa",
         "sliding layers have rows of their own",

@@ -137,8 +137,21 @@ TOUCHES = (
         ("head_size", "rotary_dim", "max_position", "base", "is_neox_style", "rope_scaling"),
     ),
     Touch(
+        "sglang.srt.layers.logits_processor:should_apply_lm_head_quant_method",
+        "tells a quantised head, whose own product is called, from a plain matrix",
+        _LAYERS,
+        ("lm_head",),
+    ),
+    Touch(
+        "sglang.srt.model_loader.weight_utils:default_weight_loader",
+        "copies a tensor whose parameter has no loader of its own",
+        _LAYERS,
+        ("param", "loaded_weight"),
+    ),
+    Touch(
         "sglang.srt.models.registry:ModelRegistry",
         "our draft class takes the place of the built-in one",
         "a registration call that may replace a built-in architecture",
+        attributes=("models",),
     ),
 )

@@ -8,6 +8,12 @@ from sglang_dflash.host.contract import Touch
 
 TOUCHES = (
     Touch(
+        "sglang.srt.model_executor.model_runner:SamplingPrewarmResult",
+        "what a rehearsal of sampling reports",
+        "an interface to sample several positions per request",
+        ("sampling_input_bytes", "sampling_headroom_bytes"),
+    ),
+    Touch(
         "sglang.srt.sampling.sampling_batch_info:SamplingBatchInfo",
         "sampling parameters repeated for every node of a request",
         "an interface to sample several positions per request",

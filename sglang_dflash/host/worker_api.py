@@ -118,6 +118,32 @@ TOUCHES = (
         _WORKER,
         ("collapse_cp",),
     ),
+    Touch(
+        "sglang.srt.speculative.draft_parallel:model_draft_parallel_spec",
+        "what the placement is made of",
+        _WORKER,
+        ("model_config", "spec_algorithm"),
+    ),
+    Touch(
+        "sglang.srt.model_executor.forward_batch_info:ForwardMode.TARGET_VERIFY",
+        "the mode in which a draft pass and a verify pass attend to a block behind a prefix",
+        _WORKER,
+    ),
+    Touch(
+        "sglang.srt.model_executor.forward_batch_info:CaptureHiddenMode.FULL",
+        "asks a target pass for the captured layers of every token",
+        _WORKER,
+    ),
+    Touch(
+        "sglang.srt.model_executor.forward_batch_info:enable_num_token_non_padded",
+        "whether graphs are told how many of their tokens are real",
+        _WORKER,
+    ),
+    Touch("sglang.srt.runtime_context:get_schedule", "the page size", "never: public"),
+    *(
+        Touch(f"sglang.srt.speculative.spec_tp_sync:SpecTpSyncSite.{name}", "names what ranks agree on", _WORKER)
+        for name in ("DFLASH_TARGET", "DFLASH_ACCEPT_SAMPLE")
+    ),
     Touch("sglang.srt.speculative.spec_utils:draft_tp_context", "scope of the draft's collectives", _WORKER),
     Touch("sglang.srt.speculative.spec_utils:draft_pp_context", "scope of the draft's construction", _WORKER),
     Touch(

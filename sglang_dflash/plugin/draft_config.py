@@ -16,6 +16,13 @@ TOUCHES = (
         "sglang.srt.models.dflash:_flashinfer_top_k",
         "cleared on a host: it asks for CUDA; the built-in worker then takes torch's",
         "SGLang asks for the device before it takes flashinfer's",
+        ("input", "k"),
+    ),
+    Touch(
+        "torch.compiler:set_stance",
+        "nothing is compiled on a host: it may lack a compiler, and Dynamo trips over SGLang's wrapped functions",
+        "SGLang compiles its helpers on accelerators only",
+        ("stance",),
     ),
 )
 

@@ -24,7 +24,24 @@ TOUCHES = (
         "hooked (around): rows of the slot table hold the reserve of a request at the end of its context",
         "SGLang sizes the rows by the reserve at page size 1 too",
     ),
-    Touch("sglang.srt.plugins.hook_registry:HookRegistry.register", "installs the hooks", "never: public"),
+    Touch(
+        "sglang.srt.mem_cache.allocation_sizing:get_alloc_reserve_per_decode",
+        "slots that a request at the end of its context still reserves",
+        "SGLang sizes the rows by the reserve at page size 1 too",
+    ),
+    Touch(
+        "sglang.srt.mem_cache.allocation_sizing:get_alloc_page_size",
+        "and the page that the reserve is rounded to",
+        "SGLang sizes the rows by the reserve at page size 1 too",
+    ),
+    Touch("sglang.srt.platforms:current_platform", "is it the CPU platform of this package?", "never: public"),
+    Touch(
+        "sglang.srt.plugins.hook_registry:HookRegistry.register",
+        "installs the hooks",
+        "never: public",
+        ("target", "hook", "hook_type"),
+    ),
+    Touch("sglang.srt.plugins.hook_registry:HookType", "how a hook is installed", "never: public"),
     Touch(
         "sglang.srt.plugins.hook_registry:HookRegistry.apply_hooks",
         "applies them at once, to check",

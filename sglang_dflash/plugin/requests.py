@@ -25,8 +25,10 @@ TOUCHES = (
     Touch(
         "sglang.srt.managers.scheduler:validate_dflash_request",
         "the name that the hook must reach",
-        "as above",
+        "SGLang asks the worker instead",
+        ("req", "enable_overlap"),
     ),
+    Touch("sglang.srt.runtime_context:get_exec", "is inference deterministic?", "never: public"),
     Touch(
         "sglang.srt.managers.schedule_batch:Req",
         "read to tell which requests are not served exactly",

@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 _HOOKS = "SGLang asks an out-of-tree platform before its CPU defaults"
+_ARGS = ("server_args",)
 TOUCHES = (
     Touch(
         "sglang.srt.arg_groups.resolution_hooks:register_resolution_hook",
@@ -27,21 +28,27 @@ TOUCHES = (
     ),
     Touch("sglang.srt.arg_groups.overrides:declare_resolution", "writes a default", "never: public", ("source",)),
     Touch("sglang.srt.arg_groups.overrides:resolving_view", "reads what the user gave", "never: public"),
-    Touch("sglang.srt.arg_groups.platform_hook:handle_cpu_backends", "wrapped: would choose intel_amx", _HOOKS),
-    Touch("sglang.srt.arg_groups.cuda_graph_hook:handle_cuda_graph_config", "wrapped: graphs off", _HOOKS),
+    Touch("sglang.srt.arg_groups.platform_hook:handle_cpu_backends", "wrapped: would choose intel_amx", _HOOKS, _ARGS),
+    Touch("sglang.srt.arg_groups.cuda_graph_hook:handle_cuda_graph_config", "wrapped: graphs off", _HOOKS, _ARGS),
     Touch(
         "sglang.srt.arg_groups.model_hook:handle_model_specific_adjustments",
         "wrapped: its lists of attention backends know none of others",
         _HOOKS,
+        _ARGS,
     ),
     Touch(
         "sglang.srt.arg_groups.serving_hook:handle_missing_default_values",
         "wrapped: dtype of the checkpoint",
         _HOOKS,
+        _ARGS,
     ),
-    Touch("sglang.srt.arg_groups.platform_hook:handle_platform_defaults", "wrapped: sizes of the pools", _HOOKS),
+    Touch("sglang.srt.arg_groups.platform_hook:handle_platform_defaults", "wrapped: sizes of the pools", _HOOKS, _ARGS),
     Touch("sglang.srt.arg_groups.model_override_base:model_config_of", "sizes of the model's KV rows", _HOOKS),
     Touch("sglang.srt.utils.hf_transformers_utils:get_config", "the checkpoint's dtype", "never: public"),
+    *(
+        Touch(f"sglang.srt.arg_groups.choices:{name}", "is our backend named already?", "never: public")
+        for name in ("ATTENTION_BACKEND_CHOICES", "DRAFT_ATTENTION_BACKEND_CHOICES")
+    ),
     Touch("sglang.srt.arg_groups.choices:add_attention_backend_choices", "names our backend", "never: public"),
     Touch(
         "sglang.srt.arg_groups.choices:add_draft_attention_backend_choices",

@@ -21,6 +21,11 @@ __all__ = [
 _PUBLIC = "never: public"
 _ROWS = "one interface to where a layer's keys and values lie"
 TOUCHES = (
+    Touch(
+        "sglang.srt.layers.attention.attention_registry:ATTENTION_BACKENDS",
+        "is our backend named already?",
+        "never: public",
+    ),
     Touch("sglang.srt.mem_cache.memory_pool:MLATokenToKVPool", "rows of latent attention", _ROWS),
     Touch("sglang.srt.mem_cache.memory_pool:MLATokenToKVPool.get_key_buffer", "read and written", _ROWS, ("layer_id",)),
     Touch(

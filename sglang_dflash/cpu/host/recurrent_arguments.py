@@ -15,13 +15,23 @@ TOUCHES = (
         Touch(f"sglang.srt.configs.hybrid_arch:{name}", "kinds of recurrent layers", "never: refuses the others")
         for name in ("hybrid_gdn_config", "mamba2_config")
     ),
+    *(
+        Touch(f"sglang.srt.configs:{name}", "kinds of Mamba-2 targets", "never: refuses the others")
+        for name in ("FalconH1Config", "GraniteMoeHybridConfig", "NemotronHConfig")
+    ),
     Touch("sglang.srt.runtime_context:get_parallel", "the ranks that share a state", _OOT),
     Touch(
         "sglang.srt.arg_groups.kv_cache_hook:handle_cache_compatibility",
         "wrapped: size of the state pool",
         _OOT,
+        ("server_args",),
     ),
-    Touch("sglang.srt.arg_groups.mamba_hook:handle_mamba_backend", "wrapped: dtype of convolution states", _OOT),
+    Touch(
+        "sglang.srt.arg_groups.mamba_hook:handle_mamba_backend",
+        "wrapped: dtype of convolution states",
+        _OOT,
+        ("server_args",),
+    ),
     Touch(
         "sglang.srt.environ:envs.SGLANG_MAMBA_CONV_DTYPE",
         "convolution states keep the model's dtype: SGLang would round a float32 model's to bfloat16",

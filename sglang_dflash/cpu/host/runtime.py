@@ -18,6 +18,7 @@ TOUCHES = (
         "sglang.srt.layers.logits_processor:fused_softcap",
         "replaced: Triton",
         "SGLang offers a platform seam",
+        ("logits", "cap"),
     ),
     Touch(
         "sglang.srt.models.minimax_m2:rms_sumsq_serial",
@@ -30,6 +31,29 @@ TOUCHES = (
         "replaced: Triton",
         "SGLang offers a platform seam",
         ("x1", "x2", "w1", "w2", "sum_sq", "tp_world", "eps"),
+    ),
+    Touch(
+        "torch:Tensor.record_stream",
+        "replaced: refuses host tensors, of which the built-in DFLASH worker records streams",
+        "SGLang asks for the device first",
+        ("self", "stream"),
+    ),
+    Touch(
+        "torch:get_device_module",
+        "wrapped: without an argument it is torch.cuda on a CUDA wheel, even where there is no CUDA device",
+        "torch looks for a device",
+        ("device",),
+    ),
+    Touch(
+        "torch.library:Library",
+        "adds aten::mm.dtype for CPUs, which torch has for accelerators alone",
+        "torch has it",
+        ("ns", "kind"),
+    ),
+    Touch(
+        "sglang.srt.environ:envs.SGLANG_EAGER_INPUT_NO_COPY",
+        "set: an eager forward pass may read the batch's own tensors, which nothing changes on a host",
+        "never: public",
     ),
     Touch("sglang.srt.runtime_context:get_parallel", "ranks that share this host's cores", "never: public"),
     Touch("sglang.srt.runtime_context:get_spec", "is this server speculating?", "never: public"),

@@ -17,9 +17,20 @@ TOUCHES = (
         "never: public",
     ),
     Touch(
+        "sglang.srt.arg_groups.choices:add_deterministic_attention_backend_choices",
+        "adds it",
+        "never: public",
+    ),
+    Touch(
+        "torch._dynamo.config:disable",
+        "TORCHDYNAMO_DISABLE: SGLang compiles its seeded draw; a host may lack a C++ compiler, and gains nothing",
+        "SGLang compiles its helpers on accelerators only",
+    ),
+    Touch(
         f"{_BATCH_INVARIANT}:enable_batch_invariant_mode",
         "replaced: swaps Triton kernels in, and raises without an accelerator",
         "SGLang asks the platform",
+        ("enable_bmm",),
     ),
     Touch(
         f"{_HASH}:murmur_hash32",
@@ -44,5 +55,5 @@ def serve_seeds(backend: str) -> None:
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
-def _keep_kernels() -> None:
+def _keep_kernels(enable_bmm: bool = True) -> None:
     return None
