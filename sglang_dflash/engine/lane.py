@@ -57,9 +57,8 @@ def build_lane(
     block_size = block_size if drafts else 1
     window = max(block_size, shape.width)
     block_columns, node_columns = (None if width == window else slice(0, width) for width in (block_size, shape.width))
-    commit = TreeCommit(target) if shape.is_tree else ChainCommit()
-    if keeps_recurrent_state(target.model_config):
-        commit = StateCommit(commit, target_worker)
+    paths = TreeCommit(target) if shape.is_tree else ChainCommit()
+    commit = StateCommit(paths, target_worker) if keeps_recurrent_state(target.model_config) else paths
     in_graphs = tail_in_graphs and not shape.is_tree
     return Lane(
         shape=shape,

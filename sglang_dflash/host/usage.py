@@ -72,7 +72,9 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 @cache
 def _is_module(name: str) -> bool:
-    root = Path(importlib.util.find_spec("sglang").submodule_search_locations[0])
+    found = importlib.util.find_spec("sglang")
+    assert found is not None and found.submodule_search_locations is not None
+    root = Path(found.submodule_search_locations[0])
     path = root.joinpath(*name.split(".")[1:])
     return path.is_dir() or path.with_suffix(".py").is_file()
 
@@ -96,7 +98,7 @@ def _call(node: ast.Call, module: str) -> Iterator[Use]:
         # The target is put together from constants of the module.
         yield Use(_value(node.args[0], module), HOOKED, module)
     elif name == "register_resolution_hook" and isinstance(node.args[0], ast.Constant):
-        yield Use(node.args[0].value, HOOKED, module)
+        yield Use(str(node.args[0].value), HOOKED, module)
     elif name.startswith("os.environ.") and node.args and isinstance(node.args[0], ast.Constant):
         variable = str(node.args[0].value)
         if name.endswith("setdefault") and not variable.startswith("SGLANG_DFLASH_"):

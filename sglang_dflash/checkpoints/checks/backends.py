@@ -78,6 +78,8 @@ def _generation(case: Case) -> Iterator[Finding]:
 
 
 def _unfit(backend: str | None, generation: str | None, latent: bool) -> str | None:
+    if backend is None:
+        return None
     runs_on = (_LATENT_RUNS_ON if latent else {}).get(backend) or _RUNS_ON.get(backend)
     if generation is None or runs_on is None or generation in runs_on:
         return None
@@ -86,7 +88,7 @@ def _unfit(backend: str | None, generation: str | None, latent: bool) -> str | N
 
 
 def _heads(case: Case) -> Iterator[Finding]:
-    largest, head = _LARGEST_HEAD.get(case.plan.attention), _head_dim(case.text)
+    largest, head = _LARGEST_HEAD.get(case.plan.attention or ""), _head_dim(case.text)
     if largest and head and head > largest:
         what = f"is {case.plan.attention}, which computes heads up to {largest}; the target's have {head}"
         yield _finding(_TARGET, what, "use triton", WARNING)

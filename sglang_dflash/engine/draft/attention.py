@@ -77,7 +77,7 @@ class DraftAttention(nn.Module):
         self.g_proj = _gate(config, quant_config, f"{prefix}.g_proj")
         # Scaled values are a scaled output: the cache keeps them unscaled, the context's and the block's alike.
         self._value_scale = config.value_scale
-        self._head_norms: Operators | OneLaunch | None = None
+        self._head_norms: Operators | OneLaunch  # from bind on
 
     def bind(self, attention_backend: str) -> None:
         """Take what this run decides, once weights are loaded: SGLang's attention backend of the draft, the device."""
@@ -94,13 +94,13 @@ class DraftAttention(nn.Module):
         if self._value_scale != 1.0:
             mixed = mixed * self._value_scale
         if self.g_proj is not None:
-            mixed = self._gated(mixed, hidden)
+            gate, _ = self.g_proj(hidden)
+            mixed = self._gated(mixed, gate)
         out, _ = self.o_proj(mixed)
         return out
 
-    def _gated(self, mixed: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """mixed [tokens, heads * head_dim] times softplus of a projection of the layer's input."""
-        gate, _ = self.g_proj(hidden)
+    def _gated(self, mixed: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """mixed [tokens, heads * head_dim] times softplus of ``gate``, a projection of the layer's input."""
         gate = F.softplus(gate.float()).to(mixed.dtype)
         # One gate per head, or per channel: the last axis then has one entry, or head_dim.
         heads = mixed.view(-1, self.num_heads, self.head_dim)

@@ -1,6 +1,6 @@
 """The verify pass: the target over all nodes of a proposal at once."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,9 +14,9 @@ from sglang_dflash.types import Proposal
 class Verified(NamedTuple):
     """What one verify pass gives."""
 
-    output: object  # LogitsProcessorOutput; next_token_logits [bs * W, V], hidden_states taken out
+    output: Any  # LogitsProcessorOutput; next_token_logits [bs * W, V], hidden_states taken out
     features: torch.Tensor  # [bs * W, K * hidden], valid until the next target pass
-    result: object  # GenerationBatchResult of the target worker
+    result: Any  # GenerationBatchResult of the target worker
     graph_size: int | None  # requests, padding included, of the captured graph that ran; None: none did
 
 
@@ -43,6 +43,7 @@ class TargetPass:
             kv_loc_cols=self.columns,
         )
         if proposal.parents is not None:
+            assert self._tree_form is not None  # a lane of trees has one
             self._tree_form(verify_input, proposal, batch.seq_lens, host_lens)
         batch.out_cache_loc = plan.virtual_write_ids(cols=self.columns)
         # The scheduler restores its batch after every round (forward isolation), also on errors.

@@ -51,7 +51,7 @@ class MaskedTree:
         self._visibility = visibility.choose(device.type)
         self._links = tree_links.choose(device.type)
         self._flat_mask = tree_mask.choose(device.type)
-        self._reader: MaskReader | None = None
+        self._reader: MaskReader  # from prepare on
         self._mask = torch.empty(0, dtype=torch.bool, device=device)
         self._nodes = torch.empty(2, 0, 0, dtype=torch.int32, device=device)
         self._seen = torch.empty(0, 0, 0, dtype=torch.bool, device=device)
