@@ -26,7 +26,7 @@ def end_process(reason: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def announced() -> Iterator[None]:
+def print_errors() -> Iterator[None]:
     """Print a ``DFlashError``'s line before it travels on: SGLang would bury it in a traceback."""
     try:
         yield

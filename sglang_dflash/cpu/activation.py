@@ -22,7 +22,7 @@ def asked_for() -> bool:
     return Options.from_env().platform == "cpu"
 
 
-def wanted() -> bool:
+def claims_machine() -> bool:
     """True where no accelerator is usable, or where ``SGLANG_DFLASH_PLATFORM=cpu`` asks.
 
     ``off`` disables the platform. DFlashError for any other value.

@@ -93,7 +93,7 @@ def _sizes(server_args, previous) -> None:
         defaults["max_running_requests"] = MAX_REQUESTS
     if cfg.mem_fraction_static is None:
         defaults["mem_fraction_static"] = MEMORY_CEILING
-    if not overlap_wanted():
+    if not overlap_requested():
         # Host and device are the same cores: a round scheduled ahead hides nothing, and a request pays
         # one more round before its end is seen.
         defaults["disable_overlap_schedule"] = True
@@ -102,7 +102,7 @@ def _sizes(server_args, previous) -> None:
     declare_resolution(server_args, NAME, **defaults)
 
 
-def overlap_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+def overlap_requested(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether overlap scheduling was asked for: by our own variable, or by SGLang's older spellings."""
     older = any(environ.get(name) and flag_value(name, environ[name]) for name in OVERLAP_FLAGS)
     return older or Options.from_env(environ).cpu_overlap == "on"

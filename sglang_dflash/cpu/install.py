@@ -15,8 +15,8 @@ def install() -> None:
     os.environ.setdefault("SGLANG_EAGER_INPUT_NO_COPY", "1")
     from sglang_dflash.cpu import aten, defaults, operators, slots
     from sglang_dflash.cpu.host.hooks import (
-        leave_sizes_alone,
-        leave_threads_alone,
+        keep_sizes,
+        keep_threads_unpinned,
         replace_dense_projections,
         replace_triton_helpers,
     )
@@ -27,5 +27,5 @@ def install() -> None:
     linear_arguments.install()
     replace_triton_helpers(slots.write_row_spans, slots.last_slots, slots.write_extend_rows, slots.pack_front_slots)
     replace_dense_projections(operators.dense)
-    leave_threads_alone()
-    leave_sizes_alone()
+    keep_threads_unpinned()
+    keep_sizes()

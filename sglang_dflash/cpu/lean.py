@@ -46,7 +46,7 @@ class Layer(NamedTuple):
     attention: nn.Module  # SGLang's RadixAttention: sizes, scale, window, layer id
 
 
-def why_not(model) -> str | None:
+def reason_against(model) -> str | None:
     """Why the lean pass does not fit ``model``, or None where it does."""
     if type(model).__name__ == "Qwen3ForCausalLM" and type(model).__module__.startswith("sglang."):
         if model.pp_group.world_size != 1:
@@ -73,9 +73,9 @@ def why_not(model) -> str | None:
     return None
 
 
-def adopt(model) -> None:
+def install(model) -> None:
     """Give ``model`` the lean pass where it fits, and say so."""
-    reason = why_not(model)
+    reason = reason_against(model)
     if reason is not None:
         logger.info("CPU platform: SGLang's own decoder pass (%s)", reason)
         return

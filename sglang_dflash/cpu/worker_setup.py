@@ -58,7 +58,7 @@ def after_model(model) -> None:
     """Repairs that need a loaded model, and the lean pass."""
     from sglang_dflash.cpu import lean, operators, stepclock
     from sglang_dflash.cpu.host import runtime
-    from sglang_dflash.cpu.recurrent.install import adopt as adopt_recurrent_layers
+    from sglang_dflash.cpu.recurrent.install import install as install_recurrent_layers
     from sglang_dflash.options import Options
 
     runtime.keep_dtype_of_input_embeddings()
@@ -68,8 +68,8 @@ def after_model(model) -> None:
         # A fused norm and rope of the built-in draft is a Triton kernel; its plain path is torch.
         if getattr(module, "use_table_qk_norm_rope", False):
             module.use_table_qk_norm_rope = False
-    lean.adopt(model)
-    adopt_recurrent_layers(model)
+    lean.install(model)
+    install_recurrent_layers(model)
     timings = Options.from_env().timings
     if timings and not runtime.speculating():
         stepclock.install(model, timings)

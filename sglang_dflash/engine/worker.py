@@ -23,9 +23,9 @@ from sglang_dflash.engine.round import Round
 from sglang_dflash.engine.timing import build_timer
 from sglang_dflash.engine.verify.choice import TargetChoice
 from sglang_dflash.engine.verify.trees import build_tree_form
-from sglang_dflash.errors import announced
+from sglang_dflash.errors import print_errors
 from sglang_dflash.host.capture import prepare_capture
-from sglang_dflash.host.graph_api import graph_capture_wanted, memory_left_for_graphs
+from sglang_dflash.host.graph_api import captures_graphs, memory_left_for_graphs
 from sglang_dflash.host.logits_api import verify_logits
 from sglang_dflash.host.model_api import register_model
 from sglang_dflash.host.widths import block_size, draft_width, verify_width
@@ -55,7 +55,7 @@ class DFlashWorker(BaseSpecWorker):
     ``init_attention_backends``, ``init_cuda_graphs``, then ``forward_batch_generation`` per batch.
     """
 
-    @announced()
+    @print_errors()
     def __init__(self, server_args, gpu_id: int, nccl_port: int, target_worker):
         super().__init__()
         self._target_worker = target_worker
@@ -146,7 +146,7 @@ class DFlashWorker(BaseSpecWorker):
             )
         self.req_to_token_pool = req_to_token_pool
         self.token_to_kv_pool_allocator = token_to_kv_pool_allocator
-        in_graphs = graph_capture_wanted() and self._options.graph_tail == "on" and get_parallel().tp_size == 1
+        in_graphs = captures_graphs() and self._options.graph_tail == "on" and get_parallel().tp_size == 1
         self._lane = build_lane(
             self._target_worker,
             self._proposer,
@@ -173,7 +173,7 @@ class DFlashWorker(BaseSpecWorker):
         )
         return DraftRunner(runner, view, self.block_size, columns, self.draft_parallel_layout, self._packing)
 
-    @announced()
+    @print_errors()
     def init_attention_backends(self):
         """The draft's; the target's exist by now, and graphs do not."""
         if self._tree_form is not None:
@@ -187,7 +187,7 @@ class DFlashWorker(BaseSpecWorker):
         """Capture the draft's pass, embedding and head included; eager where memory is all but used up."""
         with self._draft_scope():
             self._draft_worker.init_cuda_graphs(
-                capture_decode_cuda_graph=graph_capture_wanted()
+                capture_decode_cuda_graph=captures_graphs()
                 and memory_left_for_graphs(self._draft_runner, self._tp_sync)
             )
 

@@ -50,7 +50,7 @@ TOUCHES = (
 )
 
 
-def graph_capture_wanted() -> bool:
+def captures_graphs() -> bool:
     """Whether this run captures decode graphs: asked for, and the platform can."""
     if current_platform.is_out_of_tree() and not current_platform.capabilities.graph_capture:
         return False

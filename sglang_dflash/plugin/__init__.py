@@ -3,7 +3,7 @@
 
 def activate() -> str | None:
     """Group ``sglang.srt.platforms``: our CPU platform where no accelerator is usable, else None."""
-    from sglang_dflash.cpu.activation import asked_for, wanted
+    from sglang_dflash.cpu.activation import asked_for, claims_machine
     from sglang_dflash.errors import DFlashError, end_process
     from sglang_dflash.host.contract import require_version
 
@@ -13,7 +13,7 @@ def activate() -> str | None:
         if asked_for():
             end_process(str(error))
         return None  # ``register`` says why
-    return "sglang_dflash.cpu.device:CpuPlatform" if wanted() else None
+    return "sglang_dflash.cpu.device:CpuPlatform" if claims_machine() else None
 
 
 def register() -> None:

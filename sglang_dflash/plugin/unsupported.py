@@ -6,7 +6,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-from sglang_dflash.errors import DFlashError, announced, end_process
+from sglang_dflash.errors import DFlashError, end_process, print_errors
 from sglang_dflash.host.contract import Touch
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def _refuse_at_resolution(error: DFlashError) -> bool:
 
 
 def _refuse_worker(error: DFlashError) -> bool:
-    @announced()
+    @print_errors()
     def refuse(original, algorithm, *args, **kwargs):
         if algorithm.is_dflash():
             raise error

@@ -31,7 +31,7 @@ class TailedChain(PlantedChain):
         super().__init__(chain, device)
         # A worker makes its proposer before its lane, and both before the first pass.
         lane.GraphTail = CheckedTail
-        worker.graph_capture_wanted = lambda: True
+        worker.captures_graphs = lambda: True
         worker.memory_left_for_graphs = lambda *arguments: False
         TargetPass.__call__ = _with_tail(TargetPass.__call__)
 

@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from sglang_dflash.checkpoints.checks.case import Plan
 from sglang_dflash.checkpoints.checks.findings import ERROR, NOTE, WARNING
-from sglang_dflash.tools.doctor.machine import Machine, imagined
+from sglang_dflash.tools.doctor.machine import Machine, simulated
 from sglang_dflash.tools.pair import DRAFT_DIR, TARGET_DIR
 
 CPU = Machine("CPU platform", 0, 24 << 30)
-HOPPER = imagined("9.0", 80, 8)
-BLACKWELL = imagined("10.0", 180, 1)
+HOPPER = simulated("9.0", 80, 8)
+BLACKWELL = simulated("10.0", 180, 1)
 SLIDING = {"layer_types": ["sliding_attention"] * 2, "sliding_window": 64, "use_sliding_window": True}
 THINKS = "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}{{ messages[0].content }}"
 
@@ -201,14 +201,14 @@ MISTAKES = (
         "--attention-backend",
         target={"kv_lora_rank": 16},
         plan=Plan(attention="fa3"),
-        machine=imagined("8.0", 80, 1),
+        machine=simulated("8.0", 80, 1),
     ),
     Mistake(
         "backend-unsupported",
         ERROR,
         "--speculative-draft-attention-backend",
         plan=Plan(attention="triton", draft_attention="fa4"),
-        machine=imagined("8.6", 24, 1),
+        machine=simulated("8.6", 24, 1),
     ),
     Mistake(
         "backend-unsupported",
@@ -222,7 +222,7 @@ MISTAKES = (
         WARNING,
         "--speculative-draft-attention-backend",
         plan=Plan(draft_attention="trtllm_mha"),
-        machine=imagined("10.0", 180, 1),
+        machine=simulated("10.0", 180, 1),
     ),
     Mistake(
         "backend-unsupported",
@@ -237,7 +237,7 @@ MISTAKES = (
         WARNING,
         "--page-size",
         plan=Plan(attention="trtllm_mha", page_size=1),
-        machine=imagined("10.0", 180, 1),
+        machine=simulated("10.0", 180, 1),
     ),
     Mistake("page-size-unsupported", ERROR, "--page-size", plan=Plan(mamba="no_buffer", page_size=16), machine=HOPPER),
     Mistake("quantised-head", WARNING, "target lm_head", edit=tensors(quantised, which=0)),
@@ -297,7 +297,7 @@ MISTAKES = (
     Mistake("fp16", WARNING, "target dtype", machine=HOPPER),  # float32, which SGLang serves in float16
     Mistake("memory", WARNING, "memory", plan=Plan(context_length=4096, concurrency=4096)),
     Mistake("memory", ERROR, "weights", machine=Machine("small GPU", 1, 1 << 20, "sm90")),
-    Mistake("memory", WARNING, "--tp-size", plan=Plan(tp_size=2), machine=imagined("9.0", 80, 1)),
+    Mistake("memory", WARNING, "--tp-size", plan=Plan(tp_size=2), machine=simulated("9.0", 80, 1)),
     Mistake("memory", NOTE, "machine", machine=Machine("accelerator of another maker", 1, 0)),
     Mistake("target-class", ERROR, "target architectures", target={"architectures": ["MixtralForCausalLM"]}),
 )

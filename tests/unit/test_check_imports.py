@@ -10,7 +10,7 @@ from sglang_dflash.checkpoints.checks.case import Plan
 from sglang_dflash.tools.doctor import class_defaults, reading
 from sglang_dflash.tools.doctor.check import check
 from sglang_dflash.tools.doctor.class_defaults import KINDS, READ, TABLE, filled, text
-from sglang_dflash.tools.doctor.machine import imagined
+from sglang_dflash.tools.doctor.machine import simulated
 from sglang_dflash.tools.pair import DRAFT_DIR, TARGET_DIR
 
 COMPLETED = reading.completed
@@ -120,5 +120,5 @@ def test_every_field_that_is_read_is_in_the_list(monkeypatch, pair):
         return Asked({**whole, **({"text_config": Asked(whole["text_config"])} if whole.get("text_config") else {})})
 
     monkeypatch.setattr(reading, "completed", completed)
-    check(str(target), str(draft), Plan(), imagined("9.0", 80, 1))
+    check(str(target), str(draft), Plan(), simulated("9.0", 80, 1))
     assert Asked.names and Asked.names - set(READ) - OF_THE_FILE == set()

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from sglang_dflash.checkpoints.checks.names import expected_tensors
 from sglang_dflash.checkpoints.checks.serving import own_cache_dtype
 from sglang_dflash.checkpoints.config import parse_draft_config
-from sglang_dflash.cpu.activation import wanted as on_cpu_platform
+from sglang_dflash.cpu.activation import claims_machine as on_cpu_platform
 from sglang_dflash.plugin.launch_case import _plan
 
 TARGET = {

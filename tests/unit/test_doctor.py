@@ -185,14 +185,14 @@ def test_errors_come_first_in_the_report(tmp_path):
 
 def test_advice_takes_the_catalogues_backends_for_the_gpu(tmp_path):
     folders = plant(Mistake("", NOTE, "", folders=("Qwen3-8B", "Qwen3-8B-DFlash-b16")), tmp_path)
-    from sglang_dflash.tools.doctor.machine import imagined
+    from sglang_dflash.tools.doctor.machine import simulated
 
-    advised = dict(check(*folders, Plan(), imagined("10.0", 180, 1)).advice.flags)
+    advised = dict(check(*folders, Plan(), simulated("10.0", 180, 1)).advice.flags)
     assert advised["--attention-backend"] == "trtllm_mha"
     assert advised["--speculative-draft-attention-backend"] == "fa4"
     assert advised["--page-size"] == "64" and advised["--mem-fraction-static"] == "0.75"
     assert advised["--speculative-draft-window-size"] == "2048"  # half of the positions that this draft knows
-    report = check(*folders, Plan(), imagined("10.0", 180, 1))
+    report = check(*folders, Plan(), simulated("10.0", 180, 1))
     reworded = [replace(finding, remedy="say it in other words") for finding in report.findings]
     assert advise(report.reading.case, report.budget, report.machine, reworded) == report.advice
     assert "--attention-backend" not in dict(check(*folders, Plan(), CPU).advice.flags)

@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from sglang_dflash.checkpoints.checks.case import Case, Plan
 from sglang_dflash.checkpoints.config import parse_draft_config
 from sglang_dflash.tools.doctor.layers import FULL, SLIDING, STATE, layer_kinds, read_layers
-from sglang_dflash.tools.doctor.machine import Machine, imagined
+from sglang_dflash.tools.doctor.machine import Machine, simulated
 from sglang_dflash.tools.doctor.memory import (
     CPU_STATE_SLOTS,
     _scratch_bytes,
@@ -164,7 +164,7 @@ def hybrid_case(**plan) -> Case:
 
 
 def parts(case: Case, machine=None) -> dict[str, int]:
-    machine = machine or imagined("9.0", 80, 1)
+    machine = machine or simulated("9.0", 80, 1)
     result = budget(case, read_layers(case.text), (100, 10), machine, case.plan.context_length)
     return {part.name: part.size for part in result.parts}
 
@@ -251,7 +251,7 @@ def test_pages_round_up():
 
 
 def test_fraction_leaves_what_sglang_leaves():
-    machine, case = imagined("9.0", 80, 1), hybrid_case(context_length=1000)
+    machine, case = simulated("9.0", 80, 1), hybrid_case(context_length=1000)
     result = budget(case, read_layers(case.text), (20 << 30, 2 << 30), machine)
     assert fraction(result, machine, 0.75) == 0.75
     largest = fraction(result, machine, None)
@@ -262,7 +262,7 @@ def test_fraction_leaves_what_sglang_leaves():
 
 
 def test_room_for_tokens():
-    machine, case = imagined("9.0", 80, 1), hybrid_case(context_length=1000)
+    machine, case = simulated("9.0", 80, 1), hybrid_case(context_length=1000)
     result = budget(case, read_layers(case.text), (20 << 30, 2 << 30), machine)
     others = sum(part.size for part in result.parts if "KV" not in part.name)
     # 8 full layers of 4 heads, 256 channels; 5 draft layers of 8 heads, 128 channels; bfloat16.

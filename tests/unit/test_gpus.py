@@ -68,6 +68,6 @@ def test_the_library_is_closed_after_an_error(driver, monkeypatch):
 
 
 def test_what_the_commands_make_of_them(driver, monkeypatch):
-    monkeypatch.setattr("sglang_dflash.cpu.activation.wanted", lambda: False)
+    monkeypatch.setattr("sglang_dflash.cpu.activation.claims_machine", lambda: False)
     assert machine.this_machine() == machine.Machine("NVIDIA H100", 2, 80 << 30, "sm90")
     assert this_generation() == "sm90"

@@ -44,19 +44,19 @@ def machine(monkeypatch):
 )
 def test_wanted(machine, case, expected):
     machine(**case)
-    assert activation.wanted() is expected
+    assert activation.claims_machine() is expected
 
 
 def test_a_misspelt_switch_is_one_clear_error(machine):
     machine(switch="gpu")
     with pytest.raises(DFlashError, match="SGLANG_DFLASH_PLATFORM: is 'gpu'"):
-        activation.wanted()
+        activation.claims_machine()
 
 
 def test_the_decision_imports_neither_torch_nor_sglang():
     code = (
         "import sys; from sglang_dflash.cpu import activation; activation.DEVICE_NODES = ();"
-        "assert activation.wanted(); assert not {'torch', 'sglang'} & set(sys.modules)"
+        "assert activation.claims_machine(); assert not {'torch', 'sglang'} & set(sys.modules)"
     )
     environment = {"PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

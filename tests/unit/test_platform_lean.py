@@ -194,5 +194,5 @@ def test_a_model_of_another_kind_keeps_its_own_pass(caplog):
 
     model = Other()
     with caplog.at_level("INFO"):
-        lean.adopt(model)
+        lean.install(model)
     assert model() == 1 and "own decoder pass (Other is neither" in caplog.text

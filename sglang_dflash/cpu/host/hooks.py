@@ -86,7 +86,7 @@ def replace_dense_projections(project) -> None:
     HookRegistry.register(_DENSE.replace(":", "."), apply, HookType.REPLACE)
 
 
-def leave_threads_alone() -> None:
+def keep_threads_unpinned() -> None:
     """SGLang neither pins threads nor asks for one NUMA node per rank."""
     HookRegistry.register(f"{_START}._bind_threads_if_cpu", _no_binding, HookType.REPLACE)
     HookRegistry.register(f"{_START}._init_cpu_threads_env", _no_threads_env, HookType.REPLACE)
@@ -100,7 +100,7 @@ def _no_threads_env(*, local_omp_cpuid, dist_init_method=None) -> None:
     return None
 
 
-def leave_sizes_alone() -> None:
+def keep_sizes() -> None:
     """A model keeps the sizes of its config."""
     HookRegistry.register(_SIZES.replace(":", "."), _same_config, HookType.REPLACE)
 

@@ -3,7 +3,7 @@
 import torch
 
 
-def adopt(model: torch.nn.Module) -> None:
+def install(model: torch.nn.Module) -> None:
     """Nothing for models without recurrent layers; called before pools and backends exist."""
     from sglang_dflash.cpu.host import mamba2, recurrent_hooks
 

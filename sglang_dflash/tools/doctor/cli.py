@@ -55,7 +55,7 @@ def check(
         page_size=page_size,
         thinking=thinking and one_of("--thinking", thinking, ("on", "off")),
     )
-    where = machine.imagined(gpu, gpu_memory, gpus) if gpu else machine.this_machine()
+    where = machine.simulated(gpu, gpu_memory, gpus) if gpu else machine.this_machine()
     found = check(target, draft, plan, where)
     if run:
         found = check_and_run(found, console)

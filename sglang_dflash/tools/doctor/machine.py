@@ -25,9 +25,9 @@ class Machine:
 
 def this_machine() -> Machine:
     """The machine that this runs on."""
-    from sglang_dflash.cpu.activation import wanted
+    from sglang_dflash.cpu.activation import claims_machine
 
-    if wanted():
+    if claims_machine():
         return Machine("CPU platform", 0, psutil.virtual_memory().total)
     gpus = nvidia_gpus()
     if not gpus:
@@ -36,6 +36,6 @@ def this_machine() -> Machine:
     return Machine(first.name, len(gpus), first.memory, generation_of(first.capability))
 
 
-def imagined(capability: str, gibibytes: float, count: int) -> Machine:
+def simulated(capability: str, gibibytes: float, count: int) -> Machine:
     """A machine with GPUs of a compute capability and memory."""
     return Machine(f"GPU of compute capability {capability}", count, int(gibibytes * 2**30), generation_of(capability))

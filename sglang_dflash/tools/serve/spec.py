@@ -94,6 +94,6 @@ def side_by_side(specs: Mapping[str, ServerSpec], gpu: bool) -> dict[str, Server
 
 def accelerator_present() -> bool:
     """True where servers started here will run on an accelerator."""
-    from sglang_dflash.cpu.activation import wanted
+    from sglang_dflash.cpu.activation import claims_machine
 
-    return not wanted()
+    return not claims_machine()

@@ -45,9 +45,9 @@ class World:
             bootstrap.init_parallel_runtime(server_args=args, device=get_device().device, dist_port=port)
         bootstrap.init_layer_runtime(model_config=ModelConfig.from_server_args(args))
         # Our worker adds its tail to the target's graphs, should any be captured.
-        engine_worker.graph_capture_wanted = lambda: True
+        engine_worker.captures_graphs = lambda: True
         # The platform's own decoder pass calls the platform's attention only.
-        lean.adopt = lambda model: None
+        lean.install = lambda model: None
         place = dict(server_args=args, gpu_id=get_device().gpu_id, nccl_port=port)
         self.target = TpModelWorker(**place)
         models = dict(ModelRegistry.models)
