@@ -56,6 +56,16 @@ class Round:
         self._timer.finish_round(bs)
         return _result(verified, accepted, lane.shape.width)
 
+    def warm_up(self, lane: Lane) -> None:
+        """Run the kernels around the two passes once: compiled at start, not in the first request."""
+        block, accepted = lane.buffers.next(1)
+        zero, width = torch.zeros_like(accepted.bonus), lane.shape.width
+        rows = self._target_runner.req_to_token_pool.req_to_token
+        self._prepare_block(zero, zero, zero, rows, self._mask_token_id, block)
+        tokens = zero.new_zeros(1, width)
+        parents = torch.arange(-1, width - 1, dtype=torch.int32, device=zero.device).unsqueeze(0)
+        self._accept(tokens, tokens + 1, parents if lane.shape.is_tree else None, zero, accepted)
+
     def _prepare(self, batch, state: DraftState, block: BlockInputs) -> None:
         rows = self._target_runner.req_to_token_pool.req_to_token
         self._prepare_block(

@@ -190,6 +190,8 @@ class DFlashWorker(BaseSpecWorker):
                 capture_decode_cuda_graph=captures_graphs()
                 and memory_left_for_graphs(self._draft_runner, self._tp_sync)
             )
+        self._round.warm_up(self._lane)
+        self._inject.warm_up(self.speculative_num_draft_tokens)
 
     def prewarm_sampling(self):
         """Rehearse a sampled verify pass of the largest batch, so that KV sizing after capture leaves it room."""

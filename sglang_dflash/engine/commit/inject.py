@@ -157,6 +157,12 @@ class ContextInjector:
         """Write keys and values where ``features`` says."""
         self._inject(keys_values, features.positions, features.slots, features.commit_lens, self._plan)
 
+    def warm_up(self, tokens: int) -> None:
+        """Run the kernel once for one request of ``tokens`` rows, none of which is stored."""
+        kept = torch.zeros(1, dtype=torch.int32, device=self._runner.device)
+        nowhere = torch.zeros(tokens, dtype=torch.int64, device=self._runner.device)
+        self.store(self.empty_keys_values(tokens).zero_(), Features(kept, nowhere, nowhere, kept))
+
     def empty_keys_values(self, tokens: int) -> torch.Tensor:
         """Room for what ``project`` makes of ``tokens`` features."""
         weight = self._model.hidden_norm.weight
