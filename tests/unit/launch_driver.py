@@ -1,7 +1,7 @@
 """Runs in a process of its own: parses, and where asked resolves, launch arguments with the plug-in loaded.
 
-Reads one JSON list of {"argv", "environment", "resolve"} from stdin; writes one JSON list of
-{"fields", "error", "log"} as the last line of stdout.
+Reads JSON lists of {"argv", "environment", "resolve"} from stdin, one a line, and writes for each a JSON list of
+{"fields", "error", "log"}, or null where it failed. Each list has a fork of its own; SGLang is imported once.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 
 from sglang.srt.plugins import load_plugins
 
@@ -56,8 +57,35 @@ def run(case: dict) -> dict:
     return {"fields": fields, "error": error, "log": handler.lines}
 
 
-if __name__ == "__main__":
-    cases = json.load(sys.stdin)
+def main() -> None:
+    # Answers must not mix with what SGLang prints.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
     load_plugins()
-    results = [run(case) for case in cases]
-    print(json.dumps(results, default=str))
+    import sglang.srt.server_args  # noqa: F401 - what every fork needs
+
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            _answer(line, answers)
+        _, status = os.waitpid(pid, 0)
+        if status:
+            answers.write("null\n")
+
+
+def _answer(line: str, answers) -> None:
+    """Write the results of one list, and end the process."""
+    status = 1
+    try:
+        results = [run(case) for case in json.loads(line)]
+        answers.write(json.dumps(results, default=str) + "\n")
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

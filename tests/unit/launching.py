@@ -1,9 +1,11 @@
-"""Drives ``launch_driver``: many launch commands through SGLang's own parser, in one process."""
+"""Drives ``launch_driver``: launch commands through SGLang's own parser, in one process for all test modules."""
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,14 +27,24 @@ def environment() -> dict[str, str]:
 def launch(cases: list[tuple[list[str], dict[str, str]]], *, resolve: bool) -> list[Outcome]:
     """Outcomes of (argv, environment) cases, with the installed plug-in."""
     asked = [{"argv": argv, "environment": env, "resolve": resolve} for argv, env in cases]
-    driver = Path(__file__).with_name("launch_driver.py")
-    process = subprocess.run(
-        [sys.executable, str(driver)],
-        input=json.dumps(asked),
+    driver = _driver()
+    driver.stdin.write(json.dumps(asked) + "\n")
+    driver.stdin.flush()
+    answer = json.loads(driver.stdout.readline() or "null")
+    assert answer is not None, "the driver failed (see its output above)"
+    return [Outcome(**outcome) for outcome in answer]
+
+
+@cache
+def _driver() -> subprocess.Popen:
+    """The process that answers; it ends with this one."""
+    driver = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("launch_driver.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         env=environment(),
-        capture_output=True,
         text=True,
-        timeout=600,
     )
-    assert process.returncode == 0, process.stderr[-4000:]
-    return [Outcome(**outcome) for outcome in json.loads(process.stdout.strip().splitlines()[-1])]
+    atexit.register(driver.wait)
+    atexit.register(driver.stdin.close)  # first: the last registered runs first
+    return driver
