@@ -17,17 +17,20 @@ from sglang_dflash.tools.pair import DRAFT_DIR  # noqa: E402
 
 @pytest.fixture(scope="session")
 def launches(tmp_path_factory):
-    """``launches(page, window, sliding, width, block)`` -> the launch with these settings, made once."""
+    """``launches(page, window, sliding, width, block)`` -> the launch with these settings, made once.
+
+    Also ``cuda`` and ``sampled``, as ``Launch`` takes them.
+    """
 
     @functools.cache
-    def get(page: int = 1, window: int = 0, sliding: bool = False, width: int = 16, block: int = 16) -> Launch:
+    def get(page=1, window=0, sliding=False, width=16, block=16, **options) -> Launch:
         flags = ["--page-size", str(page)]
         if window:
             flags += ["--speculative-draft-window-size", str(window)]
         if width != block:
             flags += ["--speculative-num-draft-tokens", str(width), "--speculative-dflash-block-size", str(block)]
         draft = sliding_draft(tmp_path_factory.mktemp("draft")) if sliding else str(DRAFT_DIR)
-        return Launch(*flags, draft=draft)
+        return Launch(*flags, draft=draft, **options)
 
     return get
 

@@ -9,7 +9,7 @@ import graphs
 import torch
 import torch_kernels as kernels
 from recording import Recorder, differences
-from world import World, prompts
+from world import GREEDY, SAMPLED, World, prompts
 
 # What is never read of a table lies in memory that nobody has written; ``Call.slots`` says what is read.
 # The logits' buffer is output.
@@ -36,11 +36,11 @@ class Seen(NamedTuple):
 class Launch:
     """A world with its recorder; what a batch gives on the CPU platform's own attention is its reference."""
 
-    def __init__(self, *flags: str, count: int = 3, **options):
+    def __init__(self, *flags: str, sampled: bool = False, **options):
         self.world = World(*flags, **options)
         self.recorder = Recorder(self.world)
         self._own = {name: runner.attn_backend for name, runner in self.world.runners.items()}
-        self.batch = self.world.batch(prompts(count))
+        self.batch = self.world.batch(prompts(3), SAMPLED if sampled else GREEDY)
         self.host_lens = self.batch.seq_lens_cpu
         self.reference = {name: self.world.run(name, self.batch) for name in self.world.workers}
 

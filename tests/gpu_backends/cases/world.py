@@ -4,10 +4,12 @@ A world is one launch: SGLang's own ``TpModelWorker`` of the embedded pair's tar
 each with a draft runner of its own. One batch goes through both, so that what they hand to SGLang can be compared.
 """
 
+import contextlib
 import copy
 from array import array
 from types import SimpleNamespace
 
+import on_cuda
 import torch
 from sglang.srt.configs.model_config import ModelConfig
 from sglang.srt.distributed import bootstrap
@@ -30,12 +32,17 @@ WORKERS = {"builtin": DFlashWorkerV2, "ours": engine_worker.DFlashWorker}
 # Room for a few requests of some hundred tokens.
 FLAGS = ("--max-total-tokens", "4096", "--max-running-requests", "8", "--context-length", "512")
 GREEDY = SamplingParams(temperature=0, max_new_tokens=200)
+SAMPLED = SamplingParams(temperature=0.8, top_p=0.9, max_new_tokens=200)
+for _sampling in (GREEDY, SAMPLED):
+    _sampling.normalize(None)
 
 
 class World:
     """Target and both workers, placed in the scheduler's order up to their graphs."""
 
-    def __init__(self, *flags: str, draft: str = str(DRAFT_DIR), rank: int = 0, port: int | None = None):
+    def __init__(
+        self, *flags: str, draft: str = str(DRAFT_DIR), cuda: bool = False, rank: int = 0, port: int | None = None
+    ):
         pair = ("--model-path", str(TARGET_DIR), "--speculative-draft-model-path", draft)
         self._args = args = prepare_server_args([*pair, "--speculative-algorithm", "DFLASH", *FLAGS, *flags])
         self._rank = rank
@@ -50,15 +57,20 @@ class World:
         lean.install = lambda model: None
         place = dict(server_args=args, gpu_id=get_device().gpu_id, nccl_port=port)
         self.target = TpModelWorker(**place)
+        with on_cuda.choices() if cuda else contextlib.nullcontext():
+            self._build_workers(place)
+        if cuda:
+            on_cuda.choose_for_builtin(self.workers["builtin"])
+
+    def _build_workers(self, place: dict) -> None:
         models = dict(ModelRegistry.models)
         self.workers = {name: kind(**place, target_worker=self.target) for name, kind in WORKERS.items()}
         # Our worker has put our draft there; the next world's built-in worker is to find SGLang's.
         ModelRegistry.models.update(models)
         self._place_pools()
         self.build_backends()
-        self.target.init_cuda_graphs()
-        for worker in self.workers.values():
-            worker.init_cuda_graphs()
+        for owner in (self.target, *self.workers.values()):
+            owner.init_cuda_graphs()
 
     def enter(self) -> None:
         """Make this launch's settings those that SGLang reads; another world has put its own there."""
@@ -117,6 +129,7 @@ class World:
     @torch.no_grad()
     def run(self, name: str, batch: ScheduleBatch):
         """One pass of a worker over a copy of ``batch``, as the scheduler isolates it."""
+        torch.manual_seed(0)
         mine = copy.copy(batch)
         mine.spec_info = copy.copy(batch.spec_info)
         mine.seq_lens = batch.seq_lens.clone()
