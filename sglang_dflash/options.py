@@ -48,6 +48,20 @@ VARIABLES = (
         "acceptance and injection of greedy chains inside the verify pass's captured graph (GPU, one rank)",
     ),
     Variable(
+        "SGLANG_DFLASH_SHARE_ENDS",
+        "share_ends",
+        "on",
+        ("on", "off"),
+        "whether a draft's own embedding or head that equals the target's is kept once (docs/weight-updates.md)",
+    ),
+    Variable(
+        "SGLANG_DFLASH_UPDATE_RESTORE",
+        "update_restore",
+        "on",
+        ("on", "off"),
+        "whether weights are copied to host memory during an update, and put back where it fails",
+    ),
+    Variable(
         "SGLANG_DFLASH_TIMINGS",
         "timings",
         "",
@@ -79,6 +93,8 @@ class Options:
     platform: str
     cpu_overlap: str
     graph_tail: str
+    share_ends: str
+    update_restore: str
     timings: str
     counts: str
     proposer: str

@@ -77,7 +77,7 @@ class GraphTail:
 
     def take(self, graph_size: int | None, sampling_info, accepted: Acceptance) -> bool:
         """Fill ``accepted`` [bs] from the graph of ``graph_size`` requests that just ran, or return False."""
-        outcome = self._outcomes.get(graph_size) if self._inject.up_to_date else None
+        outcome = self._outcomes.get(graph_size)
         bs = accepted.bonus.numel()
         if outcome is None or not is_argmax(sampling_info):
             return False
@@ -91,7 +91,7 @@ class GraphTail:
 
     def inject(self, graph_size: int | None, features: Features) -> None:
         """Injection after the pass, of what the graph has projected where one ran."""
-        keys_values = self._keys_values.get(graph_size) if self._inject.up_to_date else None
+        keys_values = self._keys_values.get(graph_size)
         if keys_values is None:
             self._inject(features)
         else:

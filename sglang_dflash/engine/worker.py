@@ -21,6 +21,8 @@ from sglang_dflash.engine.proposal.build import build_proposer
 from sglang_dflash.engine.rehearsal import rehearse_sampling
 from sglang_dflash.engine.round import Round
 from sglang_dflash.engine.timing import build_timer
+from sglang_dflash.engine.updates.files import DraftFiles
+from sglang_dflash.engine.updates.roles import WeightUpdates
 from sglang_dflash.engine.verify.choice import TargetChoice
 from sglang_dflash.engine.verify.trees import build_tree_form
 from sglang_dflash.errors import print_errors
@@ -110,11 +112,16 @@ class DFlashWorker(BaseSpecWorker):
         vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
         self._mask_token_id = mask_token_id(draft_model.draft_config, vocabulary, target.model_config.vocab_size)
         row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device), revision)
+        shares = self._options.share_ends == "on"
         with self._draft_scope():
             wanted = self._proposer.candidates
-            ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size, wanted)
+            ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size, wanted, shares)
         self._packing = ends.packing
         draft_model.bind(ends, self.block_size, bundle.resolved_attention_backend)
+        files = DraftFiles(draft_model, self._mask_token_id)
+        self.weight_updates = WeightUpdates(
+            torch.device(target.device), files, restores=self._options.update_restore == "on"
+        )
 
     def _build_steps(self, draft_model: DFlashDraftModel, target) -> None:
         """What stands before the pools are made; lanes and the round follow."""

@@ -203,6 +203,7 @@ class Bench:
     def inject(self, model: DFlashDraftModel, contexts: list[torch.Tensor]) -> None:
         """Context features [tokens, K * hidden] of each request, from position 0."""
         injector = ContextInjector(model, self.runner)
+        injector.prepare()
         with single_rank():
             for row, context in enumerate(contexts):
                 positions = torch.arange(len(context))

@@ -12,6 +12,7 @@ from sglang_dflash.engine.commit.inject import (
     all_rows,
     committed_rows,
 )
+from sglang_dflash.engine.updates.derived import recompute_derived
 from sglang_dflash.errors import DFlashError
 
 WIDTH = 4
@@ -20,6 +21,13 @@ WIDTH = 4
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "biased"])
 def model(request):
     return draft_model(CONFIG | {"attention_bias": request.param})
+
+
+def injector(model, pool: Pool) -> ContextInjector:
+    """Ready for its first call."""
+    inject = ContextInjector(model, runner(pool))
+    inject.prepare()
+    return inject
 
 
 def windows(commit_lens: list[int], seed: int = 0) -> Features:
@@ -70,7 +78,7 @@ def keys_by_hand(model, features: Features, layer: int) -> tuple[torch.Tensor, t
 def test_committed_tokens_and_no_others_are_written(model, rows):
     pool = Pool()
     before = [buffer.clone() for buffer in pool.keys + pool.values]
-    inject = ContextInjector(model, runner(pool))
+    inject = injector(model, pool)
     assert inject._rows is committed_rows  # what a host does; an accelerator writes fixed shapes
     inject._rows = rows
     features = windows([3, 1, 4, 2])
@@ -91,7 +99,7 @@ def test_both_ways_of_choosing_rows_leave_the_same_cache(model):
     for buffers in zip(first.keys + first.values, second.keys + second.values, strict=True):
         buffers[1].copy_(buffers[0])
     for pool, rows in ((first, committed_rows), (second, all_rows)):
-        inject = ContextInjector(model, runner(pool))
+        inject = injector(model, pool)
         inject._rows = rows
         for seed, lens in enumerate(([1, 4, 2], [4, 4], [1])):
             inject(windows(lens, seed))
@@ -103,7 +111,7 @@ def test_a_prompt_without_new_tokens_writes_nothing(model):
     pool = Pool()
     before = [buffer.clone() for buffer in pool.keys]
     none = torch.empty(0, dtype=torch.int64)
-    ContextInjector(model, runner(pool))(Features(torch.empty(0, 2 * HIDDEN), none, none, None))
+    injector(model, pool)(Features(torch.empty(0, 2 * HIDDEN), none, none, None))
     assert all(torch.equal(a, b) for a, b in zip(pool.keys, before, strict=True))
 
 
@@ -114,14 +122,15 @@ def test_one_packed_product_equals_layer_by_layer(model):
     torch.testing.assert_close(packed, layerwise, atol=1e-6, rtol=1e-5)
 
 
-def test_new_weights_are_used_from_the_next_call_on():
+def test_new_weights_are_used_once_they_are_packed():
     model, pool = draft_model(), Pool()
-    inject, features = ContextInjector(model, runner(pool)), windows([4])
+    inject, features = injector(model, pool), windows([4])
     inject(features)
     model.load_weights(checkpoint(seed=1).items())
+    recompute_derived(model)
     inject(features)
     fresh = Pool()
-    ContextInjector(draft_model(seed=1), runner(fresh))(features)
+    injector(draft_model(seed=1), fresh)(features)
     for layer in range(LAYERS):
         assert torch.equal(pool.keys[layer][features.slots], fresh.keys[layer][features.slots])
         assert torch.equal(pool.values[layer][features.slots], fresh.values[layer][features.slots])
@@ -131,4 +140,4 @@ def test_a_pool_in_a_smaller_dtype_is_refused(model):
     pool = Pool()
     pool.store_dtype = torch.uint8
     with pytest.raises(DFlashError, match="speculative-draft-kv-cache-dtype"):
-        ContextInjector(model, runner(pool))(windows([1]))
+        injector(model, pool)

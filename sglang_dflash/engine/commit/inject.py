@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from sglang_dflash.engine.draft.model import DFlashDraftModel
 from sglang_dflash.engine.draft.norms import factor
+from sglang_dflash.engine.updates.derived import after_updates
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.model_api import is_dense
 from sglang_dflash.kernels import dense, inject_kv
@@ -68,7 +69,7 @@ class PackedProjection:
         return torch.addmm(self._bias, fused, self._weight.T, out=out)
 
     def refresh(self) -> None:
-        """Pack the weights as they are now."""
+        """Pack the weights as they are now, in place after the first time."""
         attentions = [layer.self_attn for layer in self._model.layers]
         self._weight = _kept(self._weight, torch.cat([self._rows(layer) for layer in self._model.layers]))
         if attentions[0].qkv_proj.bias is not None:
@@ -134,19 +135,14 @@ class ContextInjector:
         device_type = torch.device(runner.device).type
         self._inject = inject_kv.choose(device_type)
         self._rows = committed_rows if device_type == "cpu" else all_rows
-        self._plan = None
-        self._version = -1
-
-    @property
-    def up_to_date(self) -> bool:
-        """False from an update of the draft's weights until ``prepare``."""
-        return self._version == self._model.weights_version
+        self._plan: inject_kv.InjectPlan | None = None
+        after_updates(model, self.refresh)
 
     def __call__(self, features: Features) -> None:
+        """``prepare`` must have been called."""
         features = self._rows(features)
         if features.positions.numel() == 0:
             return
-        self.prepare()
         self.store(self.project(features.hidden), features)
 
     def project(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -169,20 +165,22 @@ class ContextInjector:
         return torch.empty(tokens, self._project.columns, dtype=weight.dtype, device=weight.device)
 
     def prepare(self) -> None:
-        """Pack what is read of the draft's weights, and once the pool's buffers; nothing where that is up to date.
+        """Note where the pool's buffers are; once they exist.
 
         Raises:
             DFlashError: the pool stores another dtype than it is given.
         """
-        if self.up_to_date:
-            return
-        self._project.refresh()
-        norms = torch.stack([factor(layer.self_attn.k_norm) for layer in self._model.layers])
         if self._plan is None:
-            self._plan = self._make_plan(norms)
-        else:
-            _kept(self._plan.norm_weights, norms)
-        self._version = self._model.weights_version
+            self._plan = self._make_plan(self._norms())
+
+    def refresh(self) -> None:
+        """Pack what is read of the draft's weights again, in the same memory."""
+        self._project.refresh()
+        if self._plan is not None:
+            _kept(self._plan.norm_weights, self._norms())
+
+    def _norms(self) -> torch.Tensor:
+        return torch.stack([factor(layer.self_attn.k_norm) for layer in self._model.layers])
 
     def _make_plan(self, norms: torch.Tensor) -> inject_kv.InjectPlan:
         pool = self._runner.token_to_kv_pool

@@ -11,6 +11,7 @@ from sglang_dflash.engine.draft.candidates import Candidates, Packing, SelectedC
 from sglang_dflash.engine.draft.embedding import build_embedding
 from sglang_dflash.engine.draft.head import MappedHead, build_head
 from sglang_dflash.engine.draft.selector import GreedyTokens, SelectedPath
+from sglang_dflash.engine.updates.derived import after_updates
 from sglang_dflash.kernels.selected_path import Transform
 
 
@@ -23,20 +24,32 @@ class Ends(NamedTuple):
 
 
 def build_ends(
-    draft, target, mask_token_id: int, mask_row: torch.Tensor | None, block_size: int, candidates: int = 0
+    draft,
+    target,
+    mask_token_id: int,
+    mask_row: torch.Tensor | None,
+    block_size: int,
+    candidates: int = 0,
+    shares_copies: bool = True,
 ) -> Ends:
-    """Ends of the loaded ``draft`` over the model ``target``; what they share is kept once.
+    """Ends of ``draft`` over the model ``target``; what they share is kept once, where ``shares_copies``.
 
     candidates: how many are wanted of every position beside the path.
     """
     config = draft.draft_config
-    give_up_copies(draft, target)
+    # Without a checkpoint's weights (--load-format dummy) nothing can be told to be a copy.
+    if shares_copies and draft.is_loaded:
+        release_copies(draft, target)
+    draft.mask_embedding = mask_row
     embeds = target if draft.embed_tokens is None else draft
     embed = build_embedding(embeds, mask_token_id, mask_row, config.embedding_scale)
     head = build_head(target if draft.lm_head is None else draft)
     if draft.lm_head is not None and config.draft_vocab_size is not None:
         # d2t holds what is to be added to a row's number.
-        head = MappedHead(head, torch.arange(config.draft_vocab_size, device=draft.d2t.device) + draft.d2t)
+        rows = torch.arange(config.draft_vocab_size, device=draft.d2t.device)
+        to_target = rows + draft.d2t
+        after_updates(draft, lambda: torch.add(rows, draft.d2t, out=to_target))
+        head = MappedHead(head, to_target)
     selector = draft.candidate_selector
     path = None if selector is None else SelectedPath(head, selector, config, block_size)
     if not candidates:
@@ -48,13 +61,18 @@ def build_ends(
     return Ends(embed, Candidates(head, transform, packing, block_size), packing)
 
 
-def give_up_copies(draft, target) -> None:
-    """Drop an embedding or head of the draft's own that equals the target's: exports often carry copies."""
+def release_copies(draft, target) -> None:
+    """Drop an embedding or head of the draft's own that equals the target's: exports often carry copies.
+
+    From then on the draft shares the target's, also after an update of the target.
+    """
     # A target that scales its embedding hands out other vectors than its table's.
     if not _scales(target) and _same(draft.embed_tokens, input_embedding(target)):
         draft.embed_tokens = None
+        draft.shared_ends["embed_tokens.weight"] = input_embedding(target)
     if _same(draft.lm_head, getattr(target, "lm_head", None)):
         draft.lm_head = None
+        draft.shared_ends["lm_head.weight"] = target.lm_head
 
 
 def _scales(target) -> bool:

@@ -5,7 +5,8 @@ hidden states: their K and V are written into every layer's cache by ``context.i
 ``forward`` computes the block only.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -16,7 +17,7 @@ from sglang_dflash.engine.draft.ends import Ends
 from sglang_dflash.engine.draft.layer import ConvolvedLayer, DraftLayer
 from sglang_dflash.engine.draft.norms import norm_class
 from sglang_dflash.engine.draft.selector import CandidateSelector
-from sglang_dflash.engine.draft.weights import load_strictly
+from sglang_dflash.engine.draft.weights import load_strictly, update_strictly
 from sglang_dflash.host.model_api import (
     LogitsProcessorOutput,
     ParallelLMHead,
@@ -61,8 +62,12 @@ class DFlashDraftModel(nn.Module):
         self.norm = norm(draft.hidden_size, eps=draft.rms_norm_eps)
         self.candidate_selector = None if draft.selector is None else CandidateSelector(draft)
         self._build_own_ends(draft, quant_config, base)
-        # Bumped by every load, so that weights packed elsewhere know they are stale.
-        self.weights_version = 0
+        # A row of ones own for the mask token, [hidden]; a buffer, so that it is kept and put back with the weights.
+        self.register_buffer("mask_embedding", None, persistent=False)
+        # Ends of the target's that the draft uses in the place of equal ones of its own, by its name for them.
+        self.shared_ends: dict[str, nn.Module] = {}
+        self.is_loaded = False
+        self._updates_whole = False
         self._ends: Ends | None = None
 
     def _build_own_ends(self, draft: DraftConfig, quant_config, base: str) -> None:
@@ -96,7 +101,7 @@ class DFlashDraftModel(nn.Module):
     def bind(self, ends: Ends, block_size: int, attention_backend: str) -> None:
         """Take what stands around the layers, the tokens in a block, and SGLang's attention backend of this run.
 
-        Both ends run inside the forward pass, hence inside its captured graph.
+        Both ends run inside the forward pass, hence inside its captured graph. What is loaded from now on are updates.
         """
         self._ends = ends
         for layer in self.layers:
@@ -141,15 +146,27 @@ class DFlashDraftModel(nn.Module):
         return self.hidden_norm(fused)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Load a checkpoint's tensors; the first load must be complete.
+        """Load a checkpoint's tensors, complete before ``bind``; a part of them as an update after it.
+
+        An update checks every tensor before it changes the first.
 
         Raises:
             DFlashError: a tensor is missing, unknown or of the wrong shape.
         """
-        first = self.weights_version == 0
-        filled = load_strictly(self, self.draft_config, weights, complete=first)
-        if first and "embed_tokens.weight" not in filled:
-            self.embed_tokens = None
-        if first and "lm_head.weight" not in filled:
-            self.lm_head = None
-        self.weights_version += 1
+        if self._ends is not None:
+            update_strictly(self, weights, complete=self._updates_whole)
+            return
+        filled = load_strictly(self, self.draft_config, weights)
+        self.is_loaded = True
+        for name in ("embed_tokens", "lm_head"):
+            if f"{name}.weight" not in filled:
+                setattr(self, name, None)
+
+    @contextlib.contextmanager
+    def loading_whole(self) -> Iterator[None]:
+        """Within it an update has to bring every tensor."""
+        self._updates_whole = True
+        try:
+            yield
+        finally:
+            self._updates_whole = False
