@@ -8,8 +8,13 @@ from sglang_dflash.host.contract import Touch
 logger = logging.getLogger(__name__)
 
 MANAGER = "sglang.srt.managers.scheduler_components.weight_updater.SchedulerWeightUpdaterManager"
+SELECT = f"{MANAGER}._select_runners"
+FROM_TENSOR = f"{MANAGER}.update_weights_from_tensor"
+BEGIN = f"{MANAGER}.begin_weight_update"
+END = f"{MANAGER}.end_weight_update"
 
 _UNTIL = "SGLang undoes failed updates, and says in update_weights_from_disk whose checkpoint it is"
+_OUTPUT = "sglang.srt.managers.io_struct:"
 _MANAGER = "sglang.srt.managers.scheduler_components.weight_updater:SchedulerWeightUpdaterManager"
 TOUCHES = (
     Touch(
@@ -21,24 +26,27 @@ TOUCHES = (
     Touch(
         f"{_MANAGER}.update_weights_from_tensor",
         "hooked (around): a payload that cannot be read is answered; it would end the scheduler",
-        "SGLang answers it",
+        "SGLang answers",
         ("self", "recv_req"),
     ),
     Touch(
         f"{_MANAGER}.begin_weight_update",
         "hooked (around): a failure is answered; it would end the scheduler",
-        "SGLang answers it",
+        "SGLang answers",
         ("self", "recv_req"),
     ),
     Touch(
         f"{_MANAGER}.end_weight_update",
         "hooked (around): a failure is answered; it would end the scheduler",
-        "SGLang answers it",
+        "SGLang answers",
         ("self", "recv_req"),
     ),
     Touch(
         _MANAGER, "its session tells a push from a whole update", _UNTIL, ("draft_worker", "tp_cpu_group", "_session")
     ),
+    Touch(f"{_OUTPUT}UpdateWeightsFromTensorReqOutput", "the answer", "SGLang answers", ("success", "message")),
+    Touch(f"{_OUTPUT}BeginWeightUpdateReqOutput", "the answer", "SGLang answers", ("success", "message")),
+    Touch(f"{_OUTPUT}EndWeightUpdateReqOutput", "the answer", "SGLang answers", ("success", "message")),
     Touch(
         "sglang.srt.model_executor.model_runner_components.weight_updater:WeightUpdater.update_weights_from_disk",
         "called for target and draft",
@@ -73,16 +81,12 @@ def install() -> None:
     """
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    hooks = {
-        f"{MANAGER}._select_runners": _select_runners,
-        f"{MANAGER}.update_weights_from_tensor": _update_from_tensor,
-        f"{MANAGER}.begin_weight_update": _begin,
-        f"{MANAGER}.end_weight_update": _end,
-    }
-    for target, hook in hooks.items():
-        HookRegistry.register(target, hook, HookType.AROUND)
+    HookRegistry.register(SELECT, _select_runners, HookType.AROUND)
+    HookRegistry.register(FROM_TENSOR, _update_from_tensor, HookType.AROUND)
+    HookRegistry.register(BEGIN, _begin, HookType.AROUND)
+    HookRegistry.register(END, _end, HookType.AROUND)
     HookRegistry.apply_hooks()
-    missing = [target for target in hooks if target not in HookRegistry._patched]
+    missing = [target for target in (SELECT, FROM_TENSOR, BEGIN, END) if target not in HookRegistry._patched]
     if missing:
         raise DFlashError("sglang", f"hooks did not land on {', '.join(missing)}", "reinstall SGLang")
 
