@@ -17,7 +17,7 @@ def agree(success: bool, message: str) -> tuple[bool, str]:
     group = get_parallel().tp_group
     if group.world_size == 1:
         return success, message
-    answers = [None] * group.world_size
+    answers: list = [None] * group.world_size
     torch.distributed.all_gather_object(answers, (success, message), group=group.cpu_group)
     failures = [f"rank {rank}: {text}" for rank, (fine, text) in enumerate(answers) if not fine]
     return (False, " ".join(failures)) if failures else (success, message)

@@ -36,6 +36,7 @@ class DFlashDraftModel(nn.Module):
 
     # Nobody reads a draft's own hidden states.
     layers_to_capture = ()
+    mask_embedding: torch.Tensor | None
 
     def __init__(self, config, quant_config=None, prefix: str = ""):
         super().__init__()

@@ -24,7 +24,8 @@ def load_strictly(model: nn.Module, config: DraftConfig, weights: Iterable[tuple
         DFlashError: an unknown tensor, a wrong shape, or a missing tensor, by name.
     """
     parameters = _places(model)
-    names, filled = TensorNames(config), set()
+    names = TensorNames(config)
+    filled: set[str] = set()
     for name, tensor in weights:
         bare, covered = _known(names, config, name, tensor)
         if covered:
@@ -43,7 +44,8 @@ def update_strictly(model, weights: Iterable[tuple[str, torch.Tensor]], *, compl
         DFlashError: an unknown tensor, a wrong shape, one that is nowhere read, or a missing tensor, by name.
     """
     config, parameters = model.draft_config, _places(model)
-    names, accepted, filled = TensorNames(config), [], set()
+    names, accepted = TensorNames(config), []
+    filled: set[str] = set()
     for name, tensor in weights:
         bare, covered = _known(names, config, name, tensor)
         filled.update(covered)
@@ -83,7 +85,7 @@ def _require(wanted: set[str], filled: set[str]) -> None:
         raise DFlashError("draft checkpoint", f"lacks {', '.join(missing)}", "use the complete checkpoint")
 
 
-def _check_shared(name: str, tensor: torch.Tensor, shared: nn.Module) -> None:
+def _check_shared(name: str, tensor: torch.Tensor, shared) -> None:
     """``shared`` holds the target's table, or this rank's part of it."""
     shard = getattr(shared, "shard_indices", None)
     start = 0 if shard is None else int(shard.org_vocab_start_index)

@@ -7,7 +7,7 @@ from torch import nn
 _ATTRIBUTE = "_sglang_dflash_derived"
 
 
-def after_updates(model: nn.Module, recompute: Callable[[], None]) -> None:
+def after_updates(model: nn.Module, recompute: Callable[[], object]) -> None:
     """Call ``recompute`` after every update of ``model``.
 
     It has to write where it wrote before: a captured graph goes on reading there.

@@ -48,7 +48,7 @@ class DraftFiles:
             which = "has no" if row is None else "has a"
             remedy = "start a server with this draft"
             raise DFlashError(FIELD, f"{model_path} {which} mask embedding, unlike the served draft", remedy)
-        if served is not None:
+        if served is not None and row is not None:
             served.copy_(row)
 
 
