@@ -24,10 +24,18 @@ def launch():
     launcher.close()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests that are marked slow, too")
+
+
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if {"launch", "servers", "served"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.e2e)
+    if not config.getoption("--slow"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,6 +15,7 @@ def install() -> None:
     os.environ.setdefault("SGLANG_EAGER_INPUT_NO_COPY", "1")
     from sglang_dflash.cpu import aten, defaults, operators, slots
     from sglang_dflash.cpu.host.hooks import (
+        keep_memory_unpinned,
         keep_sizes,
         keep_threads_unpinned,
         replace_dense_projections,
@@ -29,3 +30,4 @@ def install() -> None:
     replace_dense_projections(operators.dense)
     keep_threads_unpinned()
     keep_sizes()
+    keep_memory_unpinned()

@@ -65,7 +65,8 @@ class Plain(dict):
 @pytest.fixture(scope="module")
 def plain(family, pair, logs, launch):
     """Plain decoding's answer to every ask, with log-probabilities."""
-    spec = ServerSpec(str(pair[0]), None, "plain", exact=True).with_flags(*family.flags).with_env(**family.env)
+    spec = ServerSpec(str(pair[0]), None, "plain", exact=True).with_flags(*family.flags, *family.plain_flags)
+    spec = spec.with_env(**family.env)
     asks = every_ask()
     with ServerProcess(spec, logs, launcher=launch) as server:
         prompts = [ask.prompt for ask in asks]

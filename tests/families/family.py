@@ -30,11 +30,12 @@ class Family:
     model: str
     taps: tuple[int, ...]
     flags: tuple[str, ...] = ()  # for plain and DFLASH servers alike
+    plain_flags: tuple[str, ...] = ()  # for the plain server alone
     chunk: int = 32  # tokens of a prefill chunk under DFLASH
     image_token: str | None = None  # stands for an image in a prompt
     image_size: tuple[int, int] = (384, 384)  # one that the processor leaves as it is
     chain_flags: tuple[str, ...] = ("--disable-radix-cache",)
-    tree_flags: tuple[str, ...] = ("--page-size", "4")
+    tree_flags: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     draft: Mapping[str, Any] = field(default_factory=dict)  # overrides of the draft's config
     published: Mapping[str, Any] = field(default_factory=dict)  # overrides of the written config.json

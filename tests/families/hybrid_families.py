@@ -4,8 +4,10 @@ from family import Family, common, rope
 
 # Snapshots of the state every 64 tokens, the smallest step SGLang takes: prefix hits happen in short prompts.
 SNAPSHOTS = ("--mamba-track-interval", "64")
+EXTRA = ("--mamba-radix-cache-strategy", "extra_buffer", *SNAPSHOTS)
 # A chunk is at least as long, or none of its states would be kept.
-TREES = ("--page-size", "4", "--mamba-radix-cache-strategy", "extra_buffer", *SNAPSHOTS, "--chunked-prefill-size", "64")
+TREES = ("--page-size", "4", *EXTRA, "--chunked-prefill-size", "64")
+PLAIN_PAGES = ("--page-size", "16", *EXTRA)
 
 
 def _gated_delta(**more) -> dict:
@@ -67,6 +69,7 @@ FAMILIES = (
         _qwen3_next,
         "Qwen3NextForCausalLM",
         (0, 2, 3),
+        plain_flags=PLAIN_PAGES,
         tree_flags=TREES,
     ),
     Family(
@@ -87,6 +90,7 @@ FAMILIES = (
         _qwen3_5_moe,
         "Qwen3_5MoeForCausalLM",
         (0, 2, 3),
+        plain_flags=PLAIN_PAGES,
         tree_flags=TREES,
     ),
 )

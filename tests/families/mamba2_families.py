@@ -1,7 +1,7 @@
 """Families with Mamba-2 layers: one mixer per layer, be it a state space, attention, experts or a plain MLP."""
 
 from family import Family, common
-from hybrid_families import TREES
+from hybrid_families import PLAIN_PAGES, TREES
 
 LAYERS = {
     "nemotron-h": ("mamba", "attention", "mlp", "mamba"),
@@ -34,7 +34,7 @@ def _nemotron_h(layers: tuple[str, ...]):
     )
 
 
-def _family(name: str, title: str, traits: str, targets: tuple[str, ...]) -> Family:
+def _family(name: str, title: str, traits: str, targets: tuple[str, ...], **more) -> Family:
     return Family(
         name,
         title,
@@ -47,6 +47,7 @@ def _family(name: str, title: str, traits: str, targets: tuple[str, ...]) -> Fam
         seed=4,
         # Field and layer names as SGLang reads them; transformers writes newer ones.
         published={"layers_block_type": LAYERS[name], "mamba_n_groups": GROUPS},
+        **more,
     )
 
 
@@ -57,5 +58,6 @@ FAMILIES = (
         "Nemotron-H with experts",
         "Mamba-2, attention without rotary positions, ungated experts beside a shared one",
         ("nvidia/NVIDIA-Nemotron-3.5-Lightning-30B-A3B-NVFP4",),
+        plain_flags=PLAIN_PAGES,
     ),
 )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from family import END_TOKEN, HIDDEN, VOCAB, WIDE_VOCAB, Family
-from hybrid_families import TREES, qwen3_5_config
+from hybrid_families import PLAIN_PAGES, TREES, qwen3_5_config
 
 from sglang_dflash.tools.pair import TARGET_DIR
 
@@ -68,6 +68,7 @@ FAMILIES = (
         "Qwen3_5ForConditionalGeneration",
         (0, 2, 3),
         flags=("--mm-attention-backend", "sdpa"),
+        plain_flags=PLAIN_PAGES,
         tree_flags=TREES,
         draft={"vocab_size": WIDE_VOCAB},
         processor=_write_processor,

@@ -1,5 +1,6 @@
 """Functions of SGLang that cannot run on a host CPU, and how ours take their place."""
 
+import torch
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
 from sglang_dflash.host.contract import Touch
@@ -66,6 +67,11 @@ TOUCHES = (
         _SEAM,
         ("model_config", "load_config", "tp_size"),
     ),
+    Touch(
+        "torch:Tensor.pin_memory",
+        "replaced: wants an accelerator; SGLang pins a plain hybrid batch's snapshot mask, and videos, without asking",
+        "SGLang asks the platform's is_pin_memory_available wherever it pins",
+    ),
 )
 
 
@@ -107,3 +113,12 @@ def keep_sizes() -> None:
 
 def _same_config(model_config, load_config, tp_size):
     return model_config
+
+
+def keep_memory_unpinned() -> None:
+    """Host memory is the device's here: a pinned copy is the tensor itself."""
+    torch.Tensor.pin_memory = _itself
+
+
+def _itself(tensor: torch.Tensor, device=None) -> torch.Tensor:
+    return tensor
