@@ -38,6 +38,7 @@ def install() -> None:
     register_resolution_hook("handle_model_specific_adjustments")(_admitted_backend)
     register_resolution_hook("handle_platform_defaults")(_sizes)
     register_resolution_hook("handle_speculative_decoding")(_only_dflash)
+    register_resolution_hook("handle_page_major_kv_layout")(_own_pools)  # the first step that asks for it
 
 
 def _checkpoint_dtype(server_args, previous) -> None:
@@ -124,6 +125,13 @@ def _only_dflash(server_args, previous) -> None:
     algorithm = resolving_view(server_args).speculative_algorithm
     if algorithm is not None and algorithm.upper() != "DFLASH":
         raise DFlashError("--speculative-algorithm", f"{algorithm} does not run on the CPU platform", "use DFLASH")
+    previous(server_args)
+
+
+def _own_pools(server_args, previous) -> None:
+    # Its slots are virtual and its rows strided by layer; attention and states here read rows of their own pools.
+    if resolving_view(server_args).enable_unified_memory:
+        raise DFlashError("--enable-unified-memory", "does not run on the CPU platform", "drop it")
     previous(server_args)
 
 

@@ -40,6 +40,7 @@ def outcomes(tmp_path_factory):
         "bfloat16": ["--model-path", half],
         "explicit": ["--model-path", full, *explicit, "--attention-backend", "torch_native"],
         "eagle": ["--model-path", full, "--speculative-algorithm", "EAGLE"],
+        "unified": ["--model-path", full, "--enable-unified-memory"],
     }
     return dict(zip(cases, launch([(argv, {}) for argv in cases.values()], resolve=True), strict=True))
 
@@ -71,6 +72,12 @@ def test_explicit_arguments_win(outcomes):
 def test_other_speculative_algorithms_are_refused_in_one_line(outcomes):
     assert outcomes["eagle"].error == (
         "DFlashError: --speculative-algorithm: EAGLE does not run on the CPU platform (use DFLASH)"
+    )
+
+
+def test_unified_pools_are_refused_in_one_line(outcomes):
+    assert outcomes["unified"].error == (
+        "DFlashError: --enable-unified-memory: does not run on the CPU platform (drop it)"
     )
 
 
