@@ -45,12 +45,18 @@ class Client:
         Raises:
             DFlashError: the server refused the request, with its reason.
         """
-        body = {**prompt_field(prompt), "sampling_params": dict(GREEDY if sampling is None else sampling), **fields}
+        body = self._body(prompt, GREEDY if sampling is None else sampling, fields)
         if stream or on_text is not None:
             return self._streamed(body, on_text)
         sent = time.perf_counter()
         reply = self._post("/generate", body)
         return _generation(reply, sent, time.perf_counter(), ())
+
+    def events(
+        self, prompt: str | Sequence[int], sampling: Mapping[str, Any], **fields: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Replies of one streamed completion as they arrive; closing the iterator hangs up."""
+        yield from self._stream("/generate", self._body(prompt, sampling, fields) | {"stream": True})
 
     def generate_many(
         self, prompts: Sequence[str | Sequence[int]], concurrency: int, sampling=None, stream: bool = False, **fields
@@ -93,6 +99,20 @@ class Client:
         if reply.status_code != 200:
             raise DFlashError("server", f"did not flush its cache: {reply.text.strip()}", "wait for its requests")
 
+    def load(self) -> dict[str, Any]:
+        """What the first rank runs, waits for and holds, now."""
+        return self._get("/v1/loads").json()["loads"][0]
+
+    def metrics(self) -> dict[str, float]:
+        """The last value of every gauge and counter of a server with ``--enable-metrics``, by name without labels."""
+        lines = self._get("/metrics").text.splitlines()
+        rows = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+        return {name.partition("{")[0]: float(value) for name, value in rows}
+
+    def abort(self, rid: str) -> None:
+        """Abort one request; nothing where it has ended."""
+        self._post("/abort_request", {"rid": rid}, parse=False)
+
     def abort_all(self) -> None:
         """Abort every request."""
         self._post("/abort_request", {"abort_all": True}, parse=False)
@@ -103,6 +123,10 @@ class Client:
             return self._http.get("/health", timeout=30).status_code == 200
         except httpx.TransportError:
             return False
+
+    @staticmethod
+    def _body(prompt, sampling: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {**prompt_field(prompt), "sampling_params": dict(sampling), **fields}
 
     def _get(self, path: str) -> httpx.Response:
         return self._checked(self._send("GET", path))
