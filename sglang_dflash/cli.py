@@ -14,6 +14,7 @@ from sglang_dflash.tools.doctor.cli import check
 from sglang_dflash.tools.extras import require_extra
 from sglang_dflash.tools.pair.named import EMBEDDED, SMOLLM2, find_pair
 from sglang_dflash.tools.serve.cli import launch, models, serve
+from sglang_dflash.tools.soak.cli import soak
 from sglang_dflash.tools.train.cli import app as train_app
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command(context_settings=PASS_ON)(serve)
 app.command()(models)
 app.command(context_settings=PASS_ON)(launch)
 app.command()(check)
+app.command()(soak)
 
 
 def main() -> None:

@@ -34,7 +34,10 @@ CONFIGURATIONS = {
     ),
     "block2": (("--speculative-num-draft-tokens", 2), {}),
     "overlap-nothing-drafted": (_widths(1, 16), OVERLAP),
-    "overlap-two-ranks-block11": (("--tp-size", 2, "--speculative-num-draft-tokens", 11), OVERLAP),
+    "overlap-two-ranks-window-block11": (
+        ("--tp-size", 2, "--speculative-num-draft-tokens", 11, "--speculative-draft-window-size", 40),
+        OVERLAP,
+    ),
 }
 
 

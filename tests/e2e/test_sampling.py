@@ -74,16 +74,19 @@ def sample(server, prompts, params: list[dict]) -> list[tuple]:
     return answers
 
 
-def test_samples_follow_the_target(servers, pair, target, stop_ids):
+@pytest.mark.parametrize(
+    "flags, sets", [((), FILTERS), (("--tp-size", 2), FILTERS[-1:])], ids=["one-rank", "two-ranks"]
+)
+def test_samples_follow_the_target(servers, pair, target, stop_ids, flags, sets):
     rng = random.Random(11)
     # Prose goes on in many ways; elsewhere the trained target is all but certain.
     prompts = [p.token_ids for p in pair.prompts(kinds=("prose",), per_kind=CANDIDATES)]
-    cases = [most_varied(target, prompts, filters, stop_ids) for filters in FILTERS]
+    cases = [most_varied(target, prompts, filters, stop_ids) for filters in sets]
     # All sets of parameters meet in every batch.
     order = [case for case in cases for _ in range(SAMPLES)]
     rng.shuffle(order)
     params = [case.params | {"max_new_tokens": LENGTH} for case in order]
-    answers = sample(servers.dflash(), [case.prompt for case in order], params)
+    answers = sample(servers.dflash(*flags), [case.prompt for case in order], params)
     kept = sum(meta.get("spec_num_correct_drafts", 0) for _, meta in answers)
     assert kept > len(answers) // 10, "hardly a draft was kept, so nothing was tested"
     for case in cases:
@@ -131,9 +134,9 @@ def check_seeded(target, prompt, params: dict, tokens: tuple[int, ...], stop_ids
     assert ended or len(tokens) == params["max_new_tokens"]
 
 
-@pytest.mark.parametrize("sort", SEEDED)
-def test_a_seed_gives_plain_decodings_tokens(servers, pair, target, stop_ids, sort):
-    server = servers.dflash("--enable-deterministic-inference")
+@pytest.mark.parametrize("ranks, sort", [*((1, sort) for sort in SEEDED), (2, "filtered")])
+def test_a_seed_gives_plain_decodings_tokens(servers, pair, target, stop_ids, ranks, sort):
+    server = servers.dflash("--enable-deterministic-inference", "--tp-size", ranks)
     prompts = [prompt.token_ids for prompt in pair.prompts(per_kind=2)][:16]
     params = [SEEDED[sort][i % 2] | {"sampling_seed": 1000 + i, "max_new_tokens": 40} for i in range(len(prompts))]
     answers = [tokens for tokens, _ in sample(server, prompts, params)]

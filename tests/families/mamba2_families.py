@@ -10,7 +10,7 @@ LAYERS = {
 GROUPS = 3
 
 
-def _nemotron_h(layers: tuple[str, ...]):
+def _config(layers: tuple[str, ...], groups: int):
     from transformers import NemotronHConfig
 
     # Two heads of state size 16 share a group, and no two dimensions are equal.
@@ -21,7 +21,7 @@ def _nemotron_h(layers: tuple[str, ...]):
         mamba_num_heads=6,
         mamba_head_dim=12,
         ssm_state_size=16,
-        n_groups=GROUPS,
+        n_groups=groups,
         conv_kernel=4,
         expand=1,
         chunk_size=64,
@@ -34,26 +34,27 @@ def _nemotron_h(layers: tuple[str, ...]):
     )
 
 
-def _family(name: str, title: str, traits: str, targets: tuple[str, ...], **more) -> Family:
+def nemotron_h(name: str, title: str, traits: str, targets: tuple[str, ...], groups: int = GROUPS, **more) -> Family:
+    """A family of layers ``LAYERS[name]``."""
     return Family(
         name,
         title,
         traits,
         targets,
-        lambda: _nemotron_h(LAYERS[name]),
+        lambda: _config(LAYERS[name], groups),
         "NemotronHForCausalLM",
         (0, 1, 2),
         tree_flags=TREES,
         seed=4,
         # Field and layer names as SGLang reads them; transformers writes newer ones.
-        published={"layers_block_type": LAYERS[name], "mamba_n_groups": GROUPS},
+        published={"layers_block_type": LAYERS[name], "mamba_n_groups": groups},
         **more,
     )
 
 
 FAMILIES = (
-    _family("nemotron-h", "Nemotron-H", "Mamba-2, attention without rotary positions, squared ReLU", ()),
-    _family(
+    nemotron_h("nemotron-h", "Nemotron-H", "Mamba-2, attention without rotary positions, squared ReLU", ()),
+    nemotron_h(
         "nemotron-h-moe",
         "Nemotron-H with experts",
         "Mamba-2, attention without rotary positions, ungated experts beside a shared one",

@@ -14,6 +14,7 @@ import pytest
 from asks import Ask, _ids
 from compare import assert_same
 from family import BLOCK
+from mamba2_families import nemotron_h
 from table import BY_NAME
 
 from sglang_dflash.tools.serve import ServerProcess, ServerSpec
@@ -23,13 +24,13 @@ SNAPSHOTS = ("--mamba-track-interval", "64", "--page-size", "4")
 EXTRA = ("--mamba-radix-cache-strategy", "extra_buffer", *SNAPSHOTS)
 LAZY = ("--mamba-radix-cache-strategy", "extra_buffer_lazy", *SNAPSHOTS)
 CHUNKS = ("--chunked-prefill-size", "128")
-RANKS = {"qwen3.5": 2, "nemotron-h": 1}  # SGLang splits Mamba-2's groups, of which the family has three
 PLANS = ([1, BLOCK, 3], [2], [BLOCK], [5, 1, 1, 4])
 
 
+# Two ranks split Mamba-2's groups, of which the table's family has three.
 FAMILIES = [
-    replace(BY_NAME[name], chain_flags=(*NO_BUFFER, *CHUNKS), tree_flags=(*EXTRA, *CHUNKS))
-    for name in ("qwen3.5", "nemotron-h")
+    replace(family, chain_flags=(*NO_BUFFER, *CHUNKS), tree_flags=(*EXTRA, *CHUNKS))
+    for family in (BY_NAME["qwen3.5"], nemotron_h("nemotron-h", "", "", (), groups=2))
 ]
 
 
@@ -142,7 +143,7 @@ def test_retraction_with_lazy_snapshots(family, pair, logs, oracle, plain, tmp_p
 
 def test_ranks_and_mixed_chunks(family, pair, logs, launch, oracle, plain):
     """States are split by heads; prompts are prefilled in one pass with requests that decode."""
-    flags = ("--tp-size", RANKS[family.name], "--enable-mixed-chunk", "--chunked-prefill-size", "96")
+    flags = ("--tp-size", 2, "--enable-mixed-chunk", "--chunked-prefill-size", "96")
     spec = ServerSpec(str(pair[0]), str(pair[1]), "dflash", exact=True).with_flags(*family.flags, *EXTRA, *flags)
     spec = spec.with_env(SGLANG_DFLASH_CPU_OVERLAP="on")
     asks = [ask._replace(max_new_tokens=60) for ask in _first_turns()]
