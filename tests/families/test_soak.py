@@ -15,7 +15,7 @@ EXTRA = ("--page-size", "16", "--mamba-radix-cache-strategy", "extra_buffer", "-
 def test_a_server_is_exact_and_empty_after_half_a_minute(launch, tmp_path):
     target, draft = map(str, build_pair(BY_NAME["qwen3.5"], tmp_path))
     # The stricter checks of the long form need a server of its own start: half a minute.
-    options = SoakOptions(target, draft, HELDOUT_DIR, 0.4, 8, kv_tokens=512, longest=120, flags=EXTRA, environment={})
+    options = SoakOptions(target, draft, HELDOUT_DIR, 0.4, 8, kv_tokens=384, longest=120, flags=EXTRA, environment={})
     lines = []
     outcome = run_soak(options, lines.append, launch)
     assert outcome.problems == []

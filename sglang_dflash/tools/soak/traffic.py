@@ -62,7 +62,8 @@ class Traffic:
                 continue
             (kind,) = rng.choices(list(SHARES), list(SHARES.values()))
             question = rng.choice(self._questions)
-            tokens = int(len(question.answer) ** rng.random())
+            # Short and long answers: the former leave soon, the latter fill the pool.
+            tokens = int(len(question.answer) ** rng.choice((rng.random(), 1.0)))
             with self._lock:
                 self.counts[kind] += 1
             try:
