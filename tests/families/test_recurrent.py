@@ -152,3 +152,6 @@ def test_ranks_and_mixed_chunks(family, pair, logs, launch, oracle, plain):
     wanted = [plain[ask] for ask in _first_turns()]
     for ask, want, answer in zip(asks, wanted, answers, strict=True):
         assert_same(oracle, ask, want.token_ids, answer.token_ids, "ranks")
+    # A step that also prefills gives a request one token without a round.
+    in_rounds = [sum((n + 1) * c for n, c in enumerate(a.correct_drafts_histogram)) for a in answers]
+    assert any(tokens < len(a.token_ids) - 1 for tokens, a in zip(in_rounds, answers, strict=True)), in_rounds

@@ -7,23 +7,44 @@ import pytest
 from sglang_dflash.tools.soak.held import Footprint, growth
 from sglang_dflash.tools.soak.judge import Question, ask_plainly, varied
 from sglang_dflash.tools.soak.run import Outcome
+from sglang_dflash.tools.soak.traffic import Traffic
 
 QUESTION = Question(prompt=(1, 2), answer=(5, 6, 7, 8), runners_up=(9, 9, 4, 9), gaps=(1.0, 1.0, 1e-5, 1.0))
 
 
 @pytest.mark.parametrize(
-    "tokens, place",
+    "tokens, place, tie",
     [
-        ((5, 6, 7, 8), None),
-        ((5, 6), None),
-        ((), None),
-        ((5, 6, 4, 1), None),  # a tie, after which anything may follow
-        ((5, 6, 9), 2),  # not the runner-up of the tie
-        ((5, 9, 7), 1),  # the runner-up, but far behind
+        ((5, 6, 7, 8), None, None),
+        ((5, 6), None, None),
+        ((), None, None),
+        ((5, 6, 4, 1), 2, True),
+        ((5, 6, 9), 2, False),  # not the runner-up of the tie
+        ((5, 9, 7), 1, False),  # the runner-up, but far behind
     ],
 )
-def test_where_an_answer_differs(tokens, place):
-    assert QUESTION.differs(tokens) == place
+def test_where_an_answer_differs(tokens, place, tie):
+    assert QUESTION.parts_at(tokens) == place
+    assert place is None or QUESTION.ties_at(place, tokens[place]) is tie
+
+
+@pytest.mark.parametrize(
+    "tokens, wanted, words",
+    [
+        ((5, 6, 7), 3, None),
+        ((5, 6, 7, 8), 9, None),  # the answer's own end
+        ((5, 6, 4), 3, None),
+        ((5, 6), None, None),
+        ((5, 6), 3, "2 tokens of 4, 3 asked for"),
+        ((5, 6, 7, 7), 4, "token 3 is 7 instead of 8"),
+    ],
+)
+def test_an_answer_is_checked(tokens, wanted, words):
+    traffic = Traffic(None, [QUESTION], 8, 1, 1)
+    traffic._check("whole", QUESTION, tokens, wanted, {"num_retractions": 2})
+    assert traffic.wrong == ([] if words is None else [f"whole: {words}"])
+    assert traffic.counts["checked"] == 1 and traffic.counts["retractions"] == 2
+    assert traffic.counts["ties"] == (tokens == (5, 6, 4))
 
 
 def test_gaps_come_from_the_two_best_tokens():
@@ -43,7 +64,7 @@ def test_prompts_are_varied_and_some_begin_alike():
 
 
 def outcome(rss=(100, 100), slots=({"KV": 10}, {"KV": 10}), wrong=()):
-    counts = dict.fromkeys(("checked", "retractions", "whole", "streamed", "hung up", "aborted", "sampled"), 1)
+    counts = dict.fromkeys(("checked", "ties", "retractions", "whole", "streamed", "hung up", "aborted", "sampled"), 1)
     traffic = SimpleNamespace(wrong=list(wrong), counts=counts | {"refused": 1}, requests=6)
     footprints = [Footprint(at, (rss[0] if at < 70 else rss[1]) << 20, 5, 6) for at in range(100)]
     return Outcome(1.0, traffic, slots, footprints)

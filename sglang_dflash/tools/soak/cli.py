@@ -12,7 +12,7 @@ from sglang_dflash.tools.pair.named import EMBEDDED, find_pair
 def soak(
     minutes: Annotated[float, typer.Option(help="How long requests come and go.")] = 20.0,
     clients: Annotated[int, typer.Option(help="Requests in flight at high tide.", min=1)] = 12,
-    kv_tokens: Annotated[int, typer.Option(help="Tokens of the KV pool: few, so that requests are retracted.")] = 1024,
+    kv_tokens: Annotated[int, typer.Option(help="Tokens of the KV pool: few, so that requests are retracted.")] = 512,
     pair: PairName = EMBEDDED,
     target: Target = "",
     draft: Draft = "",

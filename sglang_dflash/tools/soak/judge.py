@@ -17,17 +17,27 @@ class Question(NamedTuple):
     runners_up: tuple[int, ...]  # the second best token at each place
     gaps: tuple[float, ...]  # nats between the two
 
-    def differs(self, tokens: Sequence[int]) -> int | None:
-        """Where ``tokens`` leave the answer; None where they do not, but for ties."""
-        at = next((i for i, (got, want) in enumerate(zip(tokens, self.answer, strict=False)) if got != want), None)
-        tie = at is not None and self.gaps[at] < TIE and tokens[at] == self.runners_up[at]
-        return None if tie else at
+    def parts_at(self, tokens: Sequence[int]) -> int | None:
+        """Where ``tokens`` first differ from the answer; None where they do not."""
+        pairs = zip(tokens, self.answer, strict=False)
+        return next((at for at, (got, want) in enumerate(pairs) if got != want), None)
+
+    def ties_at(self, at: int, token: int) -> bool:
+        """True where ``token`` is as good as the answer's own; what follows then says nothing."""
+        return self.gaps[at] < TIE and token == self.runners_up[at]
+
+
+def greedy(tokens: int) -> dict:
+    """Sampling parameters of at most ``tokens`` tokens.
+
+    With ``ignore_eos`` SGLang would believe that each answer needs them all, and hardly ever have to retract one.
+    """
+    return {"temperature": 0.0, "max_new_tokens": tokens}
 
 
 def ask_plainly(client: Client, prompts: Sequence[Sequence[int]], longest: int, concurrency: int) -> list[Question]:
-    """Every prompt's greedy answer of ``longest`` tokens."""
-    sampling = {"temperature": 0.0, "max_new_tokens": longest, "ignore_eos": True}
-    answers = client.generate_many(prompts, concurrency, sampling, return_logprob=True, top_logprobs_num=2)
+    """Every prompt's greedy answer, of at most ``longest`` tokens."""
+    answers = client.generate_many(prompts, concurrency, greedy(longest), return_logprob=True, top_logprobs_num=2)
     questions = []
     for prompt, answer in zip(prompts, answers, strict=True):
         pairs = [((best[0], best[1]), (next_[0], next_[1])) for best, next_ in answer.meta["output_top_logprobs"]]

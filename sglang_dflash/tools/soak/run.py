@@ -30,7 +30,7 @@ class SoakOptions:
     prompts: Path  # folder of <kind>.jsonl files, which the soak's prompts are cut from
     minutes: float = 20.0
     clients: int = 12
-    kv_tokens: int = 1024  # too few for all clients' answers: requests are retracted
+    kv_tokens: int = 512  # too few for all clients' answers: requests are retracted
     longest: int = 160  # tokens of an answer
     flags: tuple[str, ...] = ()
     seed: int = 1
@@ -73,12 +73,12 @@ class Outcome:
     def summary(self) -> str:
         """One line."""
         counts, grown = self.traffic.counts, growth(self.footprints)
-        kinds = ", ".join(f"{counts[kind]} {kind}" for kind in SHARES)
+        kinds, wrong = ", ".join(f"{counts[kind]} {kind}" for kind in SHARES), len(self.traffic.wrong)
         (before, after), (rss, rss_after) = self.slots, grown["rss"]
         slots = ", ".join(f"free {name} {before[name]} -> {after.get(name)}" for name in before)
         return (
-            f"soak: {self.minutes:.1f} min, {self.traffic.requests} requests ({kinds}), {counts['checked']} answers "
-            f"checked, {len(self.traffic.wrong)} wrong, {counts['retractions']} retractions; {slots}; "
+            f"soak: {self.minutes:.1f} min, {self.traffic.requests} requests ({kinds}), "
+            f"{counts['checked']} answers checked, {wrong} wrong, {counts['ties']} ties, {counts['retractions']} retractions; {slots}; "
             f"RSS {rss / 2**20:.0f} -> {rss_after / 2**20:.0f} MiB, "
             f"files {grown['files'][0]:.0f} -> {grown['files'][1]:.0f}, "
             f"threads {grown['threads'][0]:.0f} -> {grown['threads'][1]:.0f}"
@@ -91,7 +91,7 @@ def run_soak(options: SoakOptions, say: Callable[[str], None] = print, launcher=
         questions = _questions(options, logs, launcher)
         with ServerProcess(options.soaked(), logs, launcher=launcher) as server:
             before = free_slots(server, questions[0].prompt)
-            traffic = Traffic(server.client, questions, options.clients, options.seed)
+            traffic = Traffic(server.client, questions, options.longest, options.clients, options.seed)
             traffic.start()
             footprints = _watch(server, traffic, options.minutes * 60, say)
             traffic.stop()
