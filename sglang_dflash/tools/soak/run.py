@@ -78,8 +78,8 @@ class Outcome:
         slots = ", ".join(f"free {name} {before[name]} -> {after.get(name)}" for name in before)
         return (
             f"soak: {self.minutes:.1f} min, {self.traffic.requests} requests ({kinds}), "
-            f"{counts['checked']} answers checked, {wrong} wrong, {counts['ties']} ties, {counts['retractions']} retractions; {slots}; "
-            f"RSS {rss / 2**20:.0f} -> {rss_after / 2**20:.0f} MiB, "
+            f"{counts['checked']} answers checked, {wrong} wrong, {counts['ties']} ties, "
+            f"{counts['retractions']} retractions; {slots}; RSS {rss / 2**20:.0f} -> {rss_after / 2**20:.0f} MiB, "
             f"files {grown['files'][0]:.0f} -> {grown['files'][1]:.0f}, "
             f"threads {grown['threads'][0]:.0f} -> {grown['threads'][1]:.0f}"
         )
