@@ -1,6 +1,6 @@
 """Prompts of more than 32k tokens, once: a hybrid target, whose one attention layer keeps this within a minute or two.
 
-Left out unless --slow is given.
+Left out unless --slow is given: four minutes on two busy cores.
 """
 
 import random
@@ -65,4 +65,4 @@ def test_answers_after_more_than_32k_tokens(pair, prompts, wanted, tmp_path, lau
     first, again = _answers(spec.with_env(SGLANG_DFLASH_CPU_OVERLAP="on"), prompts, tmp_path, launch)
     assert first == wanted[0]
     assert again.token_ids == wanted[1].token_ids == first[0][5:]
-    assert again.cached_tokens >= 32_768
+    assert again.cached_tokens > 32_000
