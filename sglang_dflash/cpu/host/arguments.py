@@ -43,6 +43,12 @@ TOUCHES = (
         _ARGS,
     ),
     Touch("sglang.srt.arg_groups.platform_hook:handle_platform_defaults", "wrapped: sizes of the pools", _HOOKS, _ARGS),
+    Touch(
+        "sglang.srt.arg_groups.kv_cache_hook:handle_page_major_kv_layout",
+        "wrapped: refuses unified pools, whose slots are virtual",
+        "the CPU platform's attention and states read strided rows",
+        _ARGS,
+    ),
     Touch("sglang.srt.arg_groups.model_override_base:model_config_of", "sizes of the model's KV rows", _HOOKS),
     Touch("sglang.srt.utils.hf_transformers_utils:get_config", "the checkpoint's dtype", "never: public"),
     *(

@@ -1,5 +1,7 @@
 """Functions of SGLang that cannot run on a host CPU, and how ours take their place."""
 
+from typing import Any
+
 import torch
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
@@ -117,7 +119,8 @@ def _same_config(model_config, load_config, tp_size):
 
 def keep_memory_unpinned() -> None:
     """Host memory is the device's here: a pinned copy is the tensor itself."""
-    torch.Tensor.pin_memory = _itself
+    tensor: Any = torch.Tensor
+    tensor.pin_memory = _itself
 
 
 def _itself(tensor: torch.Tensor, device=None) -> torch.Tensor:
