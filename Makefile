@@ -12,7 +12,7 @@ help:
 	@echo "make demo    serve the embedded pair: plain and DFLASH side by side, with a table of speeds"
 	@echo "make test    run the tests, in WORKERS=2 processes"
 	@echo "make bench   measure plain, built-in DFLASH and ours"
-	@echo "make lint    check the style"
+	@echo "make lint    check style and types"
 	@echo "make setup   only set up .venv; make clean removes it and all results"
 	@echo "ARGS=... is passed on, PYTHON=... chooses the interpreter"
 
@@ -29,7 +29,7 @@ bench: setup
 	@$(BIN)/sglang-dflash bench $(ARGS)
 
 lint: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Pins what the environment holds now.
 lock:

@@ -77,10 +77,9 @@ class GraphTail:
 
     def take(self, graph_size: int | None, sampling_info, accepted: Acceptance) -> bool:
         """Fill ``accepted`` [bs] from the graph of ``graph_size`` requests that just ran, or return False."""
-        outcome = self._outcomes.get(graph_size)
-        bs = accepted.bonus.numel()
-        if outcome is None or not is_argmax(sampling_info):
+        if graph_size not in self._outcomes or not is_argmax(sampling_info):
             return False
+        outcome, bs = self._outcomes[graph_size], accepted.bonus.numel()
         assert graph_size >= bs, "the graph that ran is smaller than the batch"
         rows = Acceptance(*(field[:bs] for field in outcome))
         accepted.commit_lens.copy_(rows.commit_lens)
@@ -91,7 +90,7 @@ class GraphTail:
 
     def inject(self, graph_size: int | None, features: Features) -> None:
         """Injection after the pass, of what the graph has projected where one ran."""
-        keys_values = self._keys_values.get(graph_size)
+        keys_values = None if graph_size is None else self._keys_values.get(graph_size)
         if keys_values is None:
             self._inject(features)
         else:

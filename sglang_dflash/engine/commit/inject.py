@@ -20,9 +20,9 @@ from sglang_dflash.types import Features
 
 def committed_rows(features: Features) -> Features:
     """Only the committed tokens. Reads their number on the host: free on a CPU, a sync elsewhere."""
-    if features.commit_lens is None:
-        return features
     hidden, positions, slots, commit_lens = features
+    if commit_lens is None:
+        return features
     bs = commit_lens.numel()
     if bs == 1:
         # Nothing lies between the rows of one request: they are read where they are.
@@ -49,11 +49,9 @@ class PackedProjection:
 
     def __init__(self, model: DFlashDraftModel):
         self._model = model
-        self._weight: torch.Tensor | None = None
-        self._bias: torch.Tensor | None = None
+        self._weight, self._bias = self._packed()
         own = next(model.parameters())
         self._linear = dense.choose(own.device.type, own.dtype)
-        self.refresh()
 
     @property
     def columns(self) -> int:
@@ -69,19 +67,21 @@ class PackedProjection:
         return torch.addmm(self._bias, fused, self._weight.T, out=out)
 
     def refresh(self) -> None:
-        """Pack the weights as they are now, in place after the first time."""
+        """Pack the weights as they are now, in the same memory: a captured graph reads it there."""
+        weight, bias = self._packed()
+        self._weight.copy_(weight)
+        if self._bias is not None and bias is not None:
+            self._bias.copy_(bias)
+
+    def _packed(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         attentions = [layer.self_attn for layer in self._model.layers]
-        self._weight = _kept(self._weight, torch.cat([self._rows(layer) for layer in self._model.layers]))
-        if attentions[0].qkv_proj.bias is not None:
-            self._bias = _kept(self._bias, torch.cat([a.qkv_proj.bias[a.q_size :] for a in attentions]))
+        weight = torch.cat([self._rows(layer) for layer in self._model.layers])
+        if attentions[0].qkv_proj.bias is None:
+            return weight, None
+        return weight, torch.cat([a.qkv_proj.bias[a.q_size :] for a in attentions])
 
     def _rows(self, layer) -> torch.Tensor:
         return layer.self_attn.qkv_proj.weight[layer.self_attn.q_size :]
-
-
-def _kept(place: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
-    """``value``, in ``place`` where there is one: a captured graph reads it there."""
-    return value if place is None else place.copy_(value)
 
 
 class NormedPackedProjection(PackedProjection):
@@ -176,8 +176,8 @@ class ContextInjector:
     def refresh(self) -> None:
         """Pack what is read of the draft's weights again, in the same memory."""
         self._project.refresh()
-        if self._plan is not None:
-            _kept(self._plan.norm_weights, self._norms())
+        if self._plan is not None and self._plan.norm_weights is not None:
+            self._plan.norm_weights.copy_(self._norms())
 
     def _norms(self) -> torch.Tensor:
         return torch.stack([factor(layer.self_attn.k_norm) for layer in self._model.layers])

@@ -8,6 +8,7 @@ hidden states: their K and V are written into every layer's cache by ``context.i
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,9 +58,11 @@ class DFlashDraftModel(nn.Module):
         norm = norm_class(draft)
         taps = draft.num_context_features if draft.norms_taps else 0
         self.aux_hidden_norms = nn.ModuleList(RMSNorm(draft.hidden_size, eps=draft.rms_norm_eps) for _ in range(taps))
-        self.hidden_norm = norm(draft.hidden_size, eps=draft.rms_norm_eps)
+        self.hidden_norm: Any = norm(draft.hidden_size, eps=draft.rms_norm_eps)
         layer = DraftLayer if draft.convolution is None else ConvolvedLayer
-        self.layers = nn.ModuleList(layer(draft, i, quant_config, f"{base}layers.{i}") for i in range(draft.num_layers))
+        self.layers: Any = nn.ModuleList(
+            layer(draft, i, quant_config, f"{base}layers.{i}") for i in range(draft.num_layers)
+        )
         self.norm = norm(draft.hidden_size, eps=draft.rms_norm_eps)
         self.candidate_selector = None if draft.selector is None else CandidateSelector(draft)
         self._build_own_ends(draft, quant_config, base)
@@ -119,6 +122,7 @@ class DFlashDraftModel(nn.Module):
 
     def forward_embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Embeddings of a block's ids [tokens] -> [tokens, hidden]; runs inside captured graphs."""
+        assert self._ends is not None  # bound at start
         return self._ends.embed(input_ids)
 
     @torch.no_grad()
@@ -127,6 +131,7 @@ class DFlashDraftModel(nn.Module):
 
         They travel as ``hidden_states``, the field that graph replay hands on.
         """
+        assert self._ends is not None  # bound at start
         hidden = self.decode(input_ids, positions, forward_batch, self.forward_embed(input_ids))
         return LogitsProcessorOutput(next_token_logits=None, hidden_states=self._ends.choose(hidden, input_ids))
 

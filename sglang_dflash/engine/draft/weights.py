@@ -99,7 +99,7 @@ def _check_shared(name: str, tensor: torch.Tensor, shared) -> None:
         )
 
 
-def _check_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+def _check_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...] | None) -> None:
     """SGLang's loaders of split parameters would take the front of a tensor that is too long."""
     if tuple(tensor.shape) != shape:
         raise DFlashError(

@@ -42,7 +42,7 @@ class DraftFiles:
         Raises:
             DFlashError: only one of the two exists.
         """
-        served = self._model.mask_embedding
+        served: Any = self._model.mask_embedding
         row = load_mask_embedding(model_path, self._mask_token_id, self._model.fc.weight.device)
         if (row is None) != (served is None):
             which = "has no" if row is None else "has a"

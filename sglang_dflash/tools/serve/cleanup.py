@@ -20,7 +20,7 @@ def add(process) -> None:
         for name in ("SIGTERM", "SIGHUP"):
             # Somebody else's handler stays; Ctrl-C is already an exception.
             if signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
-                signal.signal(getattr(signal, name), _leave)
+                signal.signal(getattr(signal, name), _exit_on)
 
 
 def discard(process) -> None:
@@ -34,11 +34,11 @@ def stop_all() -> None:
         process.stop()
 
 
-def _leave(number, frame):
+def _exit_on(number, frame):
     raise SystemExit(128 + number)
 
 
-class shielded:
+class hold_signals:
     """Context in which Ctrl-C, SIGTERM and SIGHUP wait, so that stopping a server cannot be interrupted."""
 
     _NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

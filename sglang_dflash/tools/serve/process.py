@@ -197,7 +197,7 @@ class ServerProcess:
         if self._child is None:
             cleanup.discard(self)
             return
-        with cleanup.shielded():
+        with cleanup.hold_signals():
             tree = self.processes()
             _signal_group(self._child.pid, signal.SIGTERM)
             # A launcher that dies first would leave children that are still importing; one that outlives
