@@ -8,6 +8,7 @@ differs from it.
 import contextlib
 from types import SimpleNamespace
 
+import torch
 from sglang.srt.model_executor import forward_batch_info
 from sglang.srt.model_executor.graph_shared_output import GraphSharedOutput
 from sglang.srt.model_executor.runner import base_cuda_graph_runner, decode_cuda_graph_runner
@@ -84,6 +85,7 @@ def prepare(monkeypatch) -> None:
     monkeypatch.setattr(mode, "is_cpu_graph", mode.is_cuda_graph)
 
 
+@torch.no_grad()  # as the scheduler does
 def capture(world, monkeypatch) -> None:
     """Capture decode graphs of ``SIZES`` requests, the target's and then the drafts', in each worker's own scope."""
     _capture(world.target.model_runner)

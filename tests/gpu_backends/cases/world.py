@@ -8,6 +8,7 @@ import contextlib
 import copy
 from array import array
 from types import SimpleNamespace
+from unittest import mock
 
 import on_cuda
 import torch
@@ -40,9 +41,8 @@ for _sampling in (GREEDY, SAMPLED):
 class World:
     """Target and both workers, placed in the scheduler's order up to their graphs."""
 
-    def __init__(
-        self, *flags: str, draft: str = str(DRAFT_DIR), cuda: bool = False, rank: int = 0, port: int | None = None
-    ):
+    def __init__(self, *flags: str, draft=str(DRAFT_DIR), cuda=False, workers=tuple(WORKERS), rank=0, port=None):
+        """cuda: build the workers as for a GPU; rank, port: of this process, where there are several."""
         pair = ("--model-path", str(TARGET_DIR), "--speculative-draft-model-path", draft)
         self._args = args = prepare_server_args([*pair, "--speculative-algorithm", "DFLASH", *FLAGS, *flags])
         self._rank = rank
@@ -52,32 +52,33 @@ class World:
             bootstrap.init_parallel_runtime(server_args=args, device=get_device().device, dist_port=port)
         bootstrap.init_layer_runtime(model_config=ModelConfig.from_server_args(args))
         # Our worker adds its tail to the target's graphs, should any be captured.
-        engine_worker.captures_graphs = lambda: True
+        mock.patch.object(engine_worker, "captures_graphs", lambda: True).start()
         # The platform's own decoder pass calls the platform's attention only.
-        lean.install = lambda model: None
+        mock.patch.object(lean, "install", lambda model: None).start()
         place = dict(server_args=args, gpu_id=get_device().gpu_id, nccl_port=port)
         self.target = TpModelWorker(**place)
         with on_cuda.choices() if cuda else contextlib.nullcontext():
-            self._build_workers(place)
+            self._build_workers(workers, place)
         if cuda:
             on_cuda.choose_for_builtin(self.workers["builtin"])
 
-    def _build_workers(self, place: dict) -> None:
+    def _build_workers(self, names, place: dict) -> None:
         models = dict(ModelRegistry.models)
-        self.workers = {name: kind(**place, target_worker=self.target) for name, kind in WORKERS.items()}
+        self.workers = {name: WORKERS[name](**place, target_worker=self.target) for name in names}
         # Our worker has put our draft there; the next world's built-in worker is to find SGLang's.
         ModelRegistry.models.update(models)
         self._place_pools()
         self.build_backends()
-        for owner in (self.target, *self.workers.values()):
-            owner.init_cuda_graphs()
+        with torch.no_grad():  # as the scheduler does
+            for owner in (self.target, *self.workers.values()):
+                owner.init_cuda_graphs()
 
     def enter(self) -> None:
         """Make this launch's settings those that SGLang reads; another world has put its own there."""
         publish(self._args, role="scheduler", ranks=SpawnRanks(world_rank=self._rank, dp_rank=None, gpu_id=self._rank))
 
     def _place_pools(self) -> None:
-        first, runner = self.workers["builtin"], self.target.model_runner
+        first, runner = next(iter(self.workers.values())), self.target.model_runner
         runner.account_preloaded_weights(self.target.preloaded_weights_bytes + first.preloaded_weights_bytes)
         self.target.alloc_memory_pool(draft_parallel_layout=first.draft_parallel_layout)
         pool, allocator = self.target.get_memory_pool()
@@ -100,12 +101,12 @@ class World:
         return {"target": self.target.model_runner, **drafts}
 
     def batch(self, prompts: list[list[int]], sampling: SamplingParams = GREEDY) -> ScheduleBatch:
-        """A decoding batch of ``prompts``, prefilled by both workers, its next round prepared."""
+        """A decoding batch of ``prompts``, prefilled by every worker, its next round prepared."""
         batch = self._extend_batch(prompts, sampling)
         results = {name: self.run(name, batch) for name in self.workers}
-        first, second = (result.next_token_ids for result in results.values())
-        assert torch.equal(first, second)
-        self._advance(batch, results["ours"], torch.zeros(len(prompts), dtype=torch.int32))
+        first, *others = results.values()
+        assert all(torch.equal(first.next_token_ids, other.next_token_ids) for other in others)
+        self._advance(batch, results[list(results)[-1]], torch.zeros(len(prompts), dtype=torch.int32))
         return batch
 
     def _extend_batch(self, prompts, sampling) -> ScheduleBatch:
