@@ -42,7 +42,8 @@ class Launch:
         self._own = {name: runner.attn_backend for name, runner in self.world.runners.items()}
         self.batch = self.world.batch(prompts(3), SAMPLED if sampled else GREEDY)
         self.host_lens = self.batch.seq_lens_cpu
-        self.reference = {name: self.world.run(name, self.batch) for name in self.world.workers}
+        # Copied: a worker writes its buffers again two rounds later.
+        self.reference = {name: kept(self.world.run(name, self.batch)) for name in self.world.workers}
 
     @contextlib.contextmanager
     def on(self, card: backends.Card, monkeypatch, graph: bool = False, host_lens: bool = True):
