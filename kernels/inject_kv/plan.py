@@ -14,7 +14,7 @@ class InjectPlan(NamedTuple):
     key_buffers: tuple[torch.Tensor, ...]  # L x [slots, kv_heads, head_dim]
     value_buffers: tuple[torch.Tensor, ...]  # L x [slots, kv_heads, head_dim]
     pointers: torch.Tensor  # [2, L] int64: base addresses of keys, then values
-    aligned: bool  # all of them are multiples of 16 bytes
+    aligned: bool  # every slot of every buffer begins at a multiple of 16 bytes
     slot_stride: int  # elements from one slot to the next, the same in every buffer
     norm_weights: torch.Tensor | None  # [L, head_dim], per-layer k-norm; None where there is none
     eps: float  # of the k-norm
@@ -55,7 +55,7 @@ def make_inject_plan(
         key_buffers=tuple(key_buffers),
         value_buffers=tuple(value_buffers),
         pointers=torch.tensor(addresses, dtype=torch.int64, device=device),
-        aligned=all(address % 16 == 0 for row in addresses for address in row),
+        aligned=all(n % 16 == 0 for n in (stride * key_buffers[0].element_size(), *addresses[0], *addresses[1])),
         slot_stride=stride,
         norm_weights=norm_weights,
         eps=eps,

@@ -42,14 +42,12 @@ def _inject_kv_kernel(
         kept = kept & (token % width < tl.load(commit_lens + token // width))
     element = like.dtype.element_ty
     row = tl.load(slots + token) * slot_stride
-    key_address = tl.load(pointers + layer)
-    value_address = tl.load(pointers + layers + layer)
+    key_row = tl.load(pointers + layer).to(tl.pointer_type(element)) + row
+    value_row = tl.load(pointers + layers + layer).to(tl.pointer_type(element)) + row
     if ALIGNED:
-        # Without this a store through an address goes element by element.
-        key_address = tl.multiple_of(key_address, 16)
-        value_address = tl.multiple_of(value_address, 16)
-    key_row = key_address.to(tl.pointer_type(element)) + row
-    value_row = value_address.to(tl.pointer_type(element)) + row
+        # Without this a store through a loaded address goes element by element.
+        key_row = tl.multiple_of(key_row, 16)
+        value_row = tl.multiple_of(value_row, 16)
     key_base = kv + (token * layers + layer) * (2 * HEADS * HEAD_DIM)
     norm_and_rotate(
         key_base,

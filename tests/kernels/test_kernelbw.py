@@ -10,6 +10,8 @@ def test_measures_every_op():
     rows = measure("cpu", shape, torch.float32)
     assert [row.op for row in rows] == [
         "prepare_block",
+        "window_rows",
+        "qk_norm_rope",
         "accept_chain",
         "inject_kv",
         "accept_tree",
@@ -17,6 +19,8 @@ def test_measures_every_op():
         "tree_links",
         "tree_mask",
         "compact_kv",
+        "block_convolution",
+        "selected_path",
     ]
     assert all(row.microseconds > 0 and row.bytes > 0 for row in rows)
     inject = next(row for row in rows if row.op == "inject_kv")

@@ -8,7 +8,19 @@ from typing import NamedTuple
 
 import torch
 
-from sglang_dflash.kernels import accept, compact_kv, inject_kv, prepare_block, tree_links, tree_mask, visibility
+from sglang_dflash.kernels import (
+    accept,
+    block_convolution,
+    compact_kv,
+    inject_kv,
+    prepare_block,
+    qk_norm_rope,
+    selected_path,
+    tree_links,
+    tree_mask,
+    visibility,
+    window_rows,
+)
 from sglang_dflash.types import empty_acceptance, empty_block_inputs
 
 REPEATS = 30
@@ -75,8 +87,9 @@ def measure(device: str, shape: Shape | None = None, dtype: torch.dtype = torch.
     """Time every op at ``shape`` on ``device`` ("cuda" or "cpu")."""
     shape = shape or Shape()
     torch.manual_seed(0)
-    chains = (_prepare_block, _accept_chain, _inject_kv)
-    cases = (*chains, _accept_tree, _visibility, _tree_links, _tree_mask, _compact_kv)
+    chains = (_prepare_block, _window_rows, _qk_norm_rope, _accept_chain, _inject_kv)
+    trees = (_accept_tree, _visibility, _tree_links, _tree_mask, _compact_kv)
+    cases = (*chains, *trees, _block_convolution, _selected_path)
     rows = []
     for case in cases:
         size, call = case(device, shape, dtype)
@@ -86,13 +99,52 @@ def measure(device: str, shape: Shape | None = None, dtype: torch.dtype = torch.
 
 def _prepare_block(device, shape: Shape, dtype):
     bs, width = shape.bs, shape.width
-    out = empty_block_inputs(bs * width, device)
+    out = empty_block_inputs(bs, width, width, device)
     tokens, prefix = (torch.randint(0, 1000, (bs,), device=device) for _ in range(2))
     rows = torch.arange(bs, device=device)
     table = torch.randint(1, shape.slots, (bs, 4096), dtype=torch.int32, device=device)
     op = prepare_block.choose(device)
     size = _nbytes(*out, tokens, prefix, rows) + bs * width * 4
     return size, lambda: op(tokens, prefix, rows, table, 7, out)
+
+
+def _window_rows(device, shape: Shape, dtype):
+    rows = torch.randint(1, shape.slots, (shape.bs, 8192), dtype=torch.int32, device=device)
+    window, out = window_rows.Window(4096, 1, shape.width), torch.empty_like(rows)
+    prefix, requests = torch.full((shape.bs,), 8000, device=device), torch.arange(shape.bs, device=device)
+    op, visible = window_rows.choose(device), torch.empty_like(prefix)
+    size = 2 * _nbytes(rows[:, : window.widest]) + _nbytes(prefix, requests, visible)
+    return size, lambda: op(rows, requests, prefix, window, out, visible)
+
+
+def _qk_norm_rope(device, shape: Shape, dtype):
+    tokens, heads = shape.bs * shape.width, 4 * shape.heads
+    weight = torch.ones(shape.head_dim, dtype=dtype, device=device)
+    norms = qk_norm_rope.HeadNorms(heads, shape.heads, shape.head_dim, weight, weight, 0.0, 1e-6)
+    qkv = torch.randn(tokens, (heads + 2 * shape.heads) * shape.head_dim, device=device).to(dtype)
+    positions, cos_sin = torch.arange(tokens, device=device), torch.randn(tokens, shape.head_dim, device=device)
+    op = qk_norm_rope.choose(device)
+    size = 2 * _nbytes(qkv[:, : (heads + shape.heads) * shape.head_dim]) + _nbytes(positions, cos_sin)
+    return size, lambda: op(qkv, positions, norms, cos_sin, False)
+
+
+def _block_convolution(device, shape: Shape, dtype):
+    tokens, hidden, taps, groups = shape.bs * shape.width, 4 * shape.heads * shape.head_dim, 2, shape.heads
+    x, base = (torch.randn(n, hidden, device=device).to(dtype) for n in (tokens, taps))
+    dynamic = torch.randn(tokens, taps * groups, device=device).to(dtype)
+    op = block_convolution.choose(device)
+    return 2 * _nbytes(x) + _nbytes(dynamic, base), lambda: op(x, dynamic, base, shape.width)
+
+
+def _selected_path(device, shape: Shape, dtype):
+    steps, k, rank = shape.width - 1, 16, 128
+    books = [torch.randn(shape.vocab, rank, device=device).to(dtype) for _ in range(2)]
+    candidates = torch.randint(0, shape.vocab, (shape.bs, steps, k), device=device)
+    logits, weights = (torch.randn(shape.bs, steps, n, device=device).to(dtype) for n in (k, rank))
+    anchors, transform = torch.zeros(shape.bs, dtype=torch.int64, device=device), selected_path.Transform(1.0, None)
+    op = selected_path.choose(device)
+    size = _nbytes(candidates, logits, weights) + shape.bs * steps * (k + 1) * _nbytes(books[0][0])
+    return size, lambda: op(anchors, candidates, logits, weights, *books, transform)
 
 
 def _accept(device, shape: Shape, parents):

@@ -1,131 +1,116 @@
-"""Every Triton kernel compiles to machine code for real cards, without one: ptxas comes with Triton."""
+"""Every Triton kernel compiles to machine code for real cards, without one: ptxas comes with Triton.
 
+The ops are called as they are served; what they would launch is compiled with the sizes and alignments of the call.
+"""
+
+import re
+from unittest import mock
+
+import kernel_inputs as inputs
 import pytest
+import torch
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, compile
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
 
-from sglang_dflash.kernels.accept.triton import _accept_chain_kernel, _accept_tree_kernel
-from sglang_dflash.kernels.compact_kv.triton import _compact_kv_kernel
-from sglang_dflash.kernels.inject_kv.triton import _inject_kv_kernel
-from sglang_dflash.kernels.prepare_block.triton import _prepare_block_kernel
-from sglang_dflash.kernels.tree_links.triton import _links_kernel
-from sglang_dflash.kernels.tree_mask.triton import _flat_mask_kernel
-from sglang_dflash.kernels.visibility.triton import _visibility_kernel
+from sglang_dflash.kernels.accept.triton import accept
+from sglang_dflash.kernels.block_convolution.triton import convolve_blocks
+from sglang_dflash.kernels.compact_kv.triton import compact_kv
+from sglang_dflash.kernels.inject_kv.triton import inject_kv
+from sglang_dflash.kernels.prepare_block.triton import prepare_block
+from sglang_dflash.kernels.qk_norm_rope.triton import qk_norm_rope
+from sglang_dflash.kernels.selected_path.triton import selected_path
+from sglang_dflash.kernels.tree_links.triton import links_from_parents
+from sglang_dflash.kernels.tree_mask.triton import flat_mask
+from sglang_dflash.kernels.visibility.triton import visibility_from_parents
+from sglang_dflash.kernels.window_rows.triton import window_rows
 
-I64, I32 = "*i64", "*i32"
-INJECT = {
-    "kv": "*bf16",
-    "positions": I64,
-    "slots": I64,
-    "commit_lens": I32,
-    "norm_weights": "*bf16",
-    "cos_sin": "*fp32",
-    "pointers": I64,
-    "like": "*bf16",
-    "eps": "fp32",
-    "width": "i32",
-    "slot_stride": "i32",
-}
-INJECT_SHAPE = {
-    "HEADS": 8,
-    "HEAD_DIM": 128,
-    "ROTARY_DIM": 128,
-    "INTERLEAVED": False,
-    "HAS_COMMIT": True,
-    "HAS_NORM": True,
-    "BLOCK_H": 8,
-    "BLOCK_HALF": 64,
-    "BLOCK_REST": 1,
-    "BLOCK_D": 128,
-}
-ACCEPTANCE = {
-    "path": I64,
-    "commit_lens": I32,
-    "bonus": I64,
-    "emitted": I64,
-    "new_prefix_lens": I64,
-}
+CARDS = (80, 90, 100, 120)
+BF16, FP16 = torch.bfloat16, torch.float16
+SERVED = {"bs": 2, "width": 16, "heads": 8, "head_dim": 128, "kv_dtype": BF16, "cache_dtype": BF16}
+
+
+def blocks():
+    arguments, guard = inputs.block_case(3, 16, "cpu", 0)
+    prepare_block(*arguments, inputs.empty_block(3, 16, 16, guard))
+
+
+def paths(tree: bool):
+    arguments, path_len, guard = inputs.accept_case(3, 40, 9, tree, "cpu", 0)
+    accept(*arguments, inputs.empty_accept(3, path_len, guard))
+
+
+def masks(context: bool):
+    parents, prefix_lens, out, _ = inputs.mask_case(3, 16, "cpu")
+    flat_mask(visibility_from_parents(parents), prefix_lens, out, context)
+
+
+def convolution(dtype, **shape):
+    convolve_blocks(*inputs.convolution_case(**shape, device="cpu", dtype=dtype)[0])
+
+
+def path(k, rank, dtype, transform):
+    selected_path(*inputs.path_case(3, 15, k, rank, transform, "cpu", dtype)[0])
+
+
 CASES = {
-    "prepare_block": (
-        _prepare_block_kernel,
-        {
-            "bonus_tokens": I64,
-            "prefix_lens": I64,
-            "req_pool_indices": I64,
-            "req_to_token": I32,
-            "ids": I64,
-            "positions": I64,
-            "slots": I64,
-            "row_stride": "i32",
-            "mask_token_id": "i32",
-            "block_size": "i32",
-            "window": "i32",
-        },
-        {"BLOCK": 16},
+    "prepare_block": blocks,
+    "window_rows": lambda: window_rows(*inputs.window_case(3, inputs.WINDOWS[2], 2500, "cpu")[0]),
+    "accept_chain": lambda: paths(False),
+    "accept_tree": lambda: paths(True),
+    "tree_links": lambda: links_from_parents(*inputs.links_case(3, 40, "cpu")[:3]),
+    "visibility, tree_mask": lambda: masks(False),
+    "tree_mask with context": lambda: masks(True),
+    "compact_kv": lambda: compact_kv(*inputs.compact_case(3, 16, ((8, 128), (1, 6)), BF16, "cpu", 0)[:4]),
+    "inject_kv": lambda: inject_kv(*inputs.inject_case("cpu", 0, **SERVED)[0]),
+    "inject_kv, fp16, all rows, no norm": lambda: inject_kv(
+        *inputs.inject_case("cpu", 0, kv_dtype=FP16, cache_dtype=FP16, commits=False, norm=False)[0]
     ),
-    "accept_chain": (
-        _accept_chain_kernel,
-        {"tokens": I64, "target_tokens": I64, "prefix_lens": I64, **ACCEPTANCE, "width": "i32"},
-        {"BLOCK": 16},
+    "inject_kv, odd": lambda: inject_kv(
+        *inputs.inject_case("cpu", 0, heads=3, head_dim=80, rotary_dim=24, interleaved=True, packed=True)[0]
     ),
-    "accept_tree": (
-        _accept_tree_kernel,
-        {
-            "tokens": I64,
-            "target_tokens": I64,
-            "parents": I32,
-            "prefix_lens": I64,
-            **ACCEPTANCE,
-            "width": "i32",
-            "path_len": "i32",
-        },
-        {"BLOCK_W": 64, "BLOCK_D": 16},
+    "qk_norm_rope": lambda: qk_norm_rope(*inputs.qk_case("cpu", heads=32, kv_heads=8, head_dim=128, dtype=BF16)[0]),
+    "qk_norm_rope, fp16, 1 + weight": lambda: qk_norm_rope(*inputs.qk_case("cpu", offset=1.0, dtype=FP16)[0]),
+    "qk_norm_rope, odd": lambda: qk_norm_rope(
+        *inputs.qk_case("cpu", heads=3, kv_heads=1, head_dim=80, rotary_dim=24, interleaved=True)[0]
     ),
-    "visibility": (
-        _visibility_kernel,
-        {"parents": I32, "out": "*i8", "width": "i32"},
-        {"BLOCK_R": 16, "BLOCK_W": 64},
-    ),
-    "tree_links": (
-        _links_kernel,
-        {"parents": I32, "children": I32, "siblings": I32, "width": "i32"},
-        {"BLOCK_W": 64},
-    ),
-    "tree_mask": (
-        _flat_mask_kernel,
-        {"visibility": "*i8", "prefix_lens": I64, "out": "*i8", "width": "i32"},
-        {"CONTEXT": True, "BLOCK_B": 32, "BLOCK_W": 64, "BLOCK": 1024},
-    ),
-    "compact_kv": (
-        _compact_kv_kernel,
-        {
-            "path": I64,
-            "commit_lens": I32,
-            "window_slots": I64,
-            "pointers": I64,
-            "row_words": I32,
-            "slot_words": I64,
-            "path_len": "i32",
-            "width": "i32",
-        },
-        {"BLOCK_D": 16, "BLOCK_C": 256},
-    ),
-    "inject_kv": (_inject_kv_kernel, INJECT, INJECT_SHAPE),
-    "inject_kv_partial": (
-        _inject_kv_kernel,
-        INJECT | {"kv": "*fp32", "norm_weights": "*fp32", "like": "*fp32"},
-        INJECT_SHAPE
-        | {"HEAD_DIM": 48, "ROTARY_DIM": 24, "BLOCK_HALF": 16, "BLOCK_REST": 32, "BLOCK_D": 64}
-        | {"INTERLEAVED": True, "HAS_COMMIT": False, "HAS_NORM": False},
-    ),
+    "block_convolution": lambda: convolution(BF16, bs=2, block=16, taps=2, groups=8, size=128),
+    "block_convolution, fp16, odd": lambda: convolution(FP16, bs=2, block=5, taps=3, groups=3, size=7),
+    "selected_path": lambda: path(16, 128, BF16, inputs.TRANSFORMS[0]),
+    "selected_path, fp16, odd": lambda: path(5, 24, FP16, inputs.TRANSFORMS[1]),
 }
 
 
-@pytest.mark.parametrize("capability", (80, 90))
+class Card:
+    """In the place of Triton's driver."""
+
+    def __init__(self, capability: int):
+        self.get_current_target = lambda: GPUTarget("cuda", capability, 32)
+        self.get_current_device = lambda: capability
+        self.get_current_stream = lambda device: 0
+
+
+def compiled(name: str, capability: int) -> list:
+    """What a case launches on a card."""
+    found, run = [], JITFunction.run
+
+    def compile_only(kernel, *args, grid, warmup, **kwargs):
+        found.append(run(kernel, *args, grid=grid, warmup=True, **kwargs))
+
+    driver.set_active(Card(capability))
+    with mock.patch.object(JITFunction, "run", compile_only):
+        CASES[name]()
+    return found
+
+
+@pytest.mark.parametrize("capability", CARDS)
 @pytest.mark.parametrize("name", CASES)
 def test_compiles(name, capability):
-    kernel, arguments, constants = CASES[name]
-    signature = arguments | dict.fromkeys(constants, "constexpr")
-    source = ASTSource(kernel, signature, {(kernel.arg_names.index(k),): v for k, v in constants.items()})
-    compiled = compile(source, target=GPUTarget("cuda", capability, 32))
-    assert compiled.asm["cubin"]
+    kernels = compiled(name, capability)
+    assert kernels and all(kernel.asm["cubin"] for kernel in kernels)
+
+
+def test_injected_kv_is_stored_in_vectors():
+    (kernel,) = compiled("inject_kv", 90)
+    stores = re.findall(r"st\.global\.(\S+)", kernel.asm["ptx"])
+    assert stores and all(store.startswith("v") for store in stores), stores
