@@ -64,7 +64,8 @@ class Launch:
             for name, runner in self.world.runners.items():
                 runner.attn_backend, runner.decode_cuda_graph_runner = self._own[name], None
                 runner.capture_tail_hooks[:] = hooks[name]
-            self.world.workers["builtin"]._draft_sampler = None
+            if "builtin" in self.world.workers:
+                self.world.workers["builtin"]._draft_sampler = None
 
     def round(self, name: str) -> Seen:
         """A round of one worker over the batch."""

@@ -3,6 +3,7 @@
 import backends
 import pytest
 import torch
+from counts import counted, table
 from on_cuda import CudaRound
 
 # Launches outside of the two captured passes; SGLang's own preparation of both replays is most of them.
@@ -17,35 +18,12 @@ def case(request, launches, monkeypatch):
         yield request.param, launch
 
 
-def host_tensors(launch) -> list[torch.Tensor]:
-    """What the scheduler and SGLang's graph runners keep on the host."""
-    builtin = launch.world.workers["builtin"]
-    builtin._ensure_draft_block_buffers(3)
-    runners = launch.world.runners.values()
-    buffers = [runner.decode_cuda_graph_runner.buffers.seq_lens_cpu for runner in runners]
-    return [launch.batch.spec_info.nxt_kv_lens_cpu, launch.host_lens, builtin._draft_seq_lens_cpu_buf, *buffers]
-
-
-def counted(launch, name: str) -> CudaRound:
-    launch.round(name)  # kernels' first calls, buffers that are made once
-    draft = launch.world.runners[name]
-    with CudaRound(host_tensors(launch)) as seen:
-        # One kernel each on a GPU, several operations on a CPU.
-        seen.one_launch(draft.token_to_kv_pool, "set_kv_buffer_prefix_valid", "write of a layer's keys and values")
-        seen.one_launch(draft.model.hidden_norm, "forward", "norm")
-        seen.one_launch(launch.world.target.model_runner.sampler, "forward", "SGLang's sampler")
-        launch.round(name)
-    return seen
-
-
 def test_a_round_waits_for_nothing_and_launches_no_more(case, capsys):
     kind, launch = case
     ours, builtin = (counted(launch, name) for name in ("ours", "builtin"))
     with capsys.disabled():
         print(f"\n{kind} round of three requests, one rank: launches outside of the two graphs")
-        for name in sorted(ours.launches | builtin.launches):
-            print(f"{name:40}{ours.launches.get(name, 0):6}{builtin.launches.get(name, 0):6}")
-        print(f"{'ours, built-in worker':40}{ours.total:6}{builtin.total:6}")
+        print(table(ours.launches, builtin.launches))
     assert ours.waits == []
     assert ours.total <= MOST[kind]
     if kind == "greedy":

@@ -1,4 +1,4 @@
-"""One of two tensor-parallel ranks: a round of each worker, and the bytes that it gathers, as a JSON line.
+"""One of two tensor-parallel ranks: a round of each worker, what it gathers and launches, as a JSON line.
 
 ``python two_ranks.py RANK PORT``
 """
@@ -13,22 +13,28 @@ from sglang.srt.plugins import load_plugins
 
 load_plugins()
 
+import pytest  # noqa: E402
+from backends import CARDS  # noqa: E402
+from counts import counted  # noqa: E402
+from rounds import Launch, kept  # noqa: E402
 from sglang.srt.distributed.parallel_state import GroupCoordinator  # noqa: E402
-from world import WORKERS, World, prompts  # noqa: E402
+from world import WORKERS  # noqa: E402
 
 
 def main(rank: int, port: int) -> None:
     seen = {}
     for name in WORKERS:
         # A target each: our worker leaves its logits in shards, which the built-in one does not expect.
-        world = World("--tp-size", "2", workers=(name,), rank=rank, port=port)
-        batch = world.batch(prompts(3))
+        launch = Launch("--tp-size", "2", workers=(name,), cuda=True, rank=rank, port=port)
         with gathered() as counts:
-            result = world.run(name, batch)
-        lens = result.accept_lens.tolist()
-        rows = result.next_token_ids.view(len(lens), -1).tolist()
-        seen[name] = {**counts, "kept": [row[:count] for row, count in zip(rows, lens, strict=True)]}
-    print(json.dumps({"rank": rank, "vocabulary": world.target.model_config.vocab_size, "rounds": seen}))
+            result = launch.world.run(name, launch.batch)
+        seen[name] = {**counts, "kept": kept(result)}
+        patch = pytest.MonkeyPatch()
+        with launch.on(CARDS["fa3"], patch, graph=True, host_lens=False):
+            one = counted(launch, name)
+            seen[name] |= {"launches": one.launches, "waits": one.waits}
+        patch.undo()
+    print(json.dumps({"rank": rank, "vocabulary": launch.world.target.model_config.vocab_size, "rounds": seen}))
 
 
 @contextlib.contextmanager

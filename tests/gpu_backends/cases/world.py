@@ -59,7 +59,7 @@ class World:
         self.target = TpModelWorker(**place)
         with on_cuda.choices() if cuda else contextlib.nullcontext():
             self._build_workers(workers, place)
-        if cuda:
+        if cuda and "builtin" in workers:
             on_cuda.choose_for_builtin(self.workers["builtin"])
 
     def _build_workers(self, names, place: dict) -> None:
