@@ -13,9 +13,9 @@ from linear_oracles import conv_case, delta_case, trees  # noqa: E402
 
 from sglang_dflash.cpu.recurrent.states import scatter_after_verify  # noqa: E402
 from sglang_dflash.host.recurrent_state import commit_states  # noqa: E402
-from sglang_dflash.kernels import node_states  # noqa: E402
 from sglang_dflash.kernels.causal_conv.naive import conv_nodes, conv_step, node_rows  # noqa: E402
 from sglang_dflash.kernels.gated_delta.naive import Gates, delta_nodes, delta_step, gates  # noqa: E402
+from sglang_dflash.kernels.node_states import naive as node_states  # noqa: E402
 from sglang_dflash.kernels.visibility.naive import visibility_from_parents  # noqa: E402
 from sglang_dflash.types import empty_acceptance  # noqa: E402
 

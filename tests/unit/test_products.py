@@ -1,6 +1,6 @@
 """The command that measures dense projections."""
 
-import sys
+import torch
 
 from sglang_dflash.tools.bench import products
 
@@ -9,8 +9,7 @@ def test_a_row_for_each_shape(monkeypatch, capsys):
     monkeypatch.setattr(products, "SHAPES", ((8, 16), (32, 8)))
     monkeypatch.setattr(products, "ROWS", (1, 3))
     monkeypatch.setattr(products, "TURN_SECONDS", 0.0)
-    monkeypatch.setattr(sys, "argv", ["products"])
-    products.main()
+    products.run_products(threads=torch.get_num_threads())
     out = capsys.readouterr().out
     assert "torch us" in out and out.count("x\n") == 4
 
