@@ -49,6 +49,14 @@ DRAFT_VARIANT = "draft variant LiLiCorr"
 DP_ATTENTION = "data-parallel attention"
 
 
+@pytest.fixture(autouse=True)
+def sglangs_own_drafts(monkeypatch):
+    """What is taken from SGLang's draft classes for a host comes back."""
+    from sglang.srt.models import dflash
+
+    monkeypatch.setattr(dflash, "_flashinfer_top_k", dflash._flashinfer_top_k)
+
+
 @pytest.fixture
 def server_args(tmp_path):
     """SGLang's own arguments for a target and a draft of the dictionaries above."""
