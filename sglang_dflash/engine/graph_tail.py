@@ -50,7 +50,7 @@ class GraphTail:
         if features is None or verify_width_of(forward_batch) != self._width or translates_slots(self._runner):
             return
         size = num_tokens // self._width
-        self._reserve(size, features)
+        self._reserve(size)
         accepted, prefix_lens = self._outcomes[size], forward_batch.seq_lens
         chosen = output.next_token_logits.argmax(dim=-1).view(size, self._width)
         self._accept(forward_batch.input_ids.view(size, self._width), chosen, None, prefix_lens, accepted)
@@ -62,7 +62,7 @@ class GraphTail:
             keys_values, Features(features, positions, forward_batch.out_cache_loc, accepted.commit_lens)
         )
 
-    def _reserve(self, size: int, features: torch.Tensor) -> None:
+    def _reserve(self, size: int) -> None:
         """Buffers of a graph: not in its own memory, which the next graph writes over."""
         if size in self._outcomes:
             return

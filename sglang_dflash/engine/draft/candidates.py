@@ -77,16 +77,17 @@ class SelectedCandidates(Candidates):
         selector, rows = self._path.selector, behind_anchors(hidden, self._block_size)
         wanted, anchors = self._packing.candidates, ids.view(-1, self._block_size)[:, 0]
         log_probs, candidates = self._ranked(rows, max(wanted, selector.top_k))
+        weights = self._path.weights(rows)
         # Log-probabilities are logits less one number a position, which no choice between candidates sees.
         path = self._path.walk(
-            anchors, candidates[..., : selector.top_k], log_probs[..., : selector.top_k], rows, Transform(1.0, None)
+            anchors, candidates[..., : selector.top_k], log_probs[..., : selector.top_k], weights, Transform(1.0, None)
         )
         log_probs, candidates = log_probs[..., :wanted], candidates[..., :wanted]
         transitions = transition_scores(
             anchors,
             candidates,
             torch.zeros_like(log_probs),
-            selector.hidden_projection(rows).view(*candidates.shape[:2], -1),
+            weights,
             selector.predecessor_codebook,
             selector.successor_codebook,
         )

@@ -55,13 +55,18 @@ class SelectedPath:
         rows = behind_anchors(hidden, self._block_size)
         logits, candidates = self._head.candidates(rows, self.selector.top_k)
         anchors = ids.view(-1, self._block_size)[:, 0]
-        return self.walk(anchors, candidates.view(shape), logits.view(shape), rows, self.transform).view(-1)
+        weights = self.weights(rows)
+        return self.walk(anchors, candidates.view(shape), logits.view(shape), weights, self.transform).view(-1)
 
-    def walk(self, anchors, candidates, logits, rows: torch.Tensor, transform: selected_path.Transform) -> torch.Tensor:
-        """Path [bs, B] through candidates and their logits, [bs, B - 1, K], of rows [bs * (B - 1), hidden]."""
-        selector = self.selector
-        weights = selector.hidden_projection(rows).view(*candidates.shape[:2], -1)
-        codebooks = selector.predecessor_codebook, selector.successor_codebook
+    def weights(self, rows: torch.Tensor) -> torch.Tensor:
+        """rows [bs * (B - 1), hidden] -> what they weight the codebooks with, [bs, B - 1, rank]."""
+        return self.selector.hidden_projection(rows).unflatten(0, (-1, self._block_size - 1))
+
+    def walk(
+        self, anchors, candidates, logits, weights: torch.Tensor, transform: selected_path.Transform
+    ) -> torch.Tensor:
+        """Path [bs, B] through candidates and their logits, [bs, B - 1, K], with ``weights`` of their rows."""
+        codebooks = self.selector.predecessor_codebook, self.selector.successor_codebook
         return self._path(anchors, candidates, logits, weights, *codebooks, transform)
 
 
