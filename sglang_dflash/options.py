@@ -128,3 +128,18 @@ def table() -> str:
         default = f"`{variable.default}`" if variable.default else "unset"
         rows.append(f"| `{variable.name}` | {values} | {default} | {variable.meaning} |")
     return "\n".join(rows)
+
+
+# SGLang's own.
+
+# Of its earlier versions: off meant speculation without overlap scheduling.
+OVERLAP_FLAGS = ("SGLANG_ENABLE_SPEC_V2", "SGLANG_ENABLE_DFLASH_SPEC_V2")
+_ON, _OFF = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
+
+
+def flag_value(name: str, text: str) -> bool:
+    """An on/off environment flag; DFlashError where the text is neither."""
+    lowered = text.strip().lower()
+    if lowered not in _ON + _OFF:
+        raise DFlashError(name, f"is {text!r}", "use 1 or 0")
+    return lowered in _ON

@@ -16,8 +16,7 @@ from sglang_dflash.cpu.host.arguments import (
 )
 from sglang_dflash.cpu.host.seeds import serve_seeds
 from sglang_dflash.errors import DFlashError
-from sglang_dflash.options import Options
-from sglang_dflash.plugin.resolution import OVERLAP_FLAGS, flag_value
+from sglang_dflash.options import OVERLAP_FLAGS, Options, flag_value
 
 MAX_TOKENS = 65536  # KV tokens; more only costs the time to zero them
 MEMORY_SHARE = 0.25  # of the free memory, for the KV pool

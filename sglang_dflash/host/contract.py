@@ -67,27 +67,6 @@ def all_touches() -> list[Touch]:
     return [row for rows in touches_by_module().values() for row in rows]
 
 
-def page() -> str:
-    """docs/host.md: every row, by module; a test compares."""
-    from sglang_dflash.host.usage import how
-
-    lines = [
-        f"# What we touch of SGLang {SGLANG_VERSION}",
-        "",
-        "Every import of SGLang is in `plugin/`, `host/` and `cpu/host/`. Each of their modules lists what it",
-        "touches, why, and what would let us drop it. How a name is touched, and that none is missing or out of",
-        "use, is read from the code: imports, hooks, assignments to names of SGLang and torch, and environment",
-        "variables that are set. A name with none of these is that of an object that SGLang hands us. A test resolves",
-        "every name, and the fields, parameters and attributes we rely on, in the installed version. This page is made",
-        "from code and lists: `python -m sglang_dflash.host.contract > docs/host.md`.",
-    ]
-    for name, rows in touches_by_module().items():
-        lines += ["", f"## {name.replace('.', '/')}.py", "", "| Name | How | Why | Until |", "|---|---|---|---|"]
-        for row in rows:
-            lines.append(f"| `{row.target.removeprefix('sglang.')}` | {how(row)} | {row.why} | {row.until} |")
-    return "\n".join(lines) + "\n"
-
-
 def problem_with(touch: Touch) -> str | None:
     """Why a row does not hold in the installed SGLang, or None where it does."""
     module_name, _, qualified = touch.target.partition(":")
@@ -128,7 +107,3 @@ def _attributes(kind: type) -> set[str]:
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 found.add(node.target.id)
     return found
-
-
-if __name__ == "__main__":
-    print(page(), end="")

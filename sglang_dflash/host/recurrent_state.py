@@ -2,6 +2,7 @@
 
 import torch
 from sglang.srt.configs.hybrid_arch import mambaish_config
+from sglang.srt.mem_cache import memory_pool
 from sglang.srt.speculative.spec_utils import commit_mamba_states_after_verify
 
 from sglang_dflash.host.contract import Touch
@@ -15,6 +16,12 @@ TOUCHES = (
         "commits the state of a node, and the snapshot at the radix cache's interval",
         _STATE,
         ("target_worker", "batch", "accept_lens", "accept_index", "draft_token_num"),
+    ),
+    Touch(
+        "sglang.srt.mem_cache.memory_pool:conv_window_dedup_enabled",
+        "replaced: nodes of a tree do not share their convolution windows as neighbours of a chain do",
+        "SGLang offers a platform seam",
+        ("is_npu", "is_cpu", "speculative_eagle_topk", "is_kda"),
     ),
 )
 
@@ -39,3 +46,12 @@ def commit_states(target_worker, batch, accepted: Acceptance, width: int) -> Non
         accept_index=accepted.path + first,
         draft_token_num=width,
     )
+
+
+def keep_window_per_node() -> None:
+    """A convolution window for each drafted node in the state pool, none shared with the next one."""
+    memory_pool.conv_window_dedup_enabled = _window_per_node
+
+
+def _window_per_node(is_npu, is_cpu, speculative_eagle_topk, is_kda) -> bool:
+    return False

@@ -10,9 +10,9 @@ from sglang.srt.layers.attention.linear.gdn_backend import GDNAttnBackend
 from sglang.srt.platforms import current_platform
 from sglang.srt.speculative import dflash_utils
 
-from sglang_dflash.cpu.host.recurrent_hooks import keep_window_per_node
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.contract import Touch
+from sglang_dflash.host.recurrent_state import keep_window_per_node
 
 _TREES = "SGLang lets a worker say that it verifies trees"
 _HYBRID = "sglang.srt.layers.attention.hybrid_linear_attn_backend"

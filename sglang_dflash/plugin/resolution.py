@@ -9,7 +9,7 @@ from sglang_dflash.checkpoints.checks.rules import find
 from sglang_dflash.checkpoints.checks.serving import QUANTISED_CACHES, own_cache_dtype
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.contract import Touch
-from sglang_dflash.options import Options
+from sglang_dflash.options import OVERLAP_FLAGS, Options, flag_value
 from sglang_dflash.plugin.launch_case import launch_case
 
 logger = logging.getLogger(__name__)
@@ -48,12 +48,9 @@ TOUCHES = (
     Touch("sglang.srt.environ:envs.SGLANG_ENABLE_OVERLAP_PLAN_STREAM", "reported in the log", "SGLang drops it"),
 )
 
-# Environment flags of earlier SGLang versions: off meant speculation without overlap scheduling.
-OVERLAP_FLAGS = ("SGLANG_ENABLE_SPEC_V2", "SGLANG_ENABLE_DFLASH_SPEC_V2")
 PLAN_STREAM_FLAG = "SGLANG_ENABLE_OVERLAP_PLAN_STREAM"
 # Notes that a log should have.
 _INFORMED = ("block-size-not-as-trained", "window-too-large")
-_ON, _OFF = ("1", "true", "yes", "y"), ("0", "false", "no", "n")
 
 
 def install() -> None:
@@ -83,14 +80,6 @@ def _apply_environment_flags(server_args, previous) -> None:
     elif wants:
         state = "off, by --disable-overlap-schedule" if cfg.disable_overlap_schedule else "on, as without the flag"
         logger.info("sglang-dflash: %s=1: overlap scheduling is %s", " and ".join(wants), state)
-
-
-def flag_value(name: str, text: str) -> bool:
-    """An on/off environment flag; DFlashError where the text is neither."""
-    lowered = text.strip().lower()
-    if lowered not in _ON + _OFF:
-        raise DFlashError(name, f"is {text!r}", "use 1 or 0")
-    return lowered in _ON
 
 
 def _report_plan_stream(cfg) -> None:

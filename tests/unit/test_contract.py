@@ -14,10 +14,10 @@ from sglang_dflash.host.contract import (
     SGLANG_VERSION,
     Touch,
     all_touches,
-    page,
     problem_with,
     require_version,
 )
+from sglang_dflash.host.page import page
 from sglang_dflash.host.usage import HOOKED, REPLACED, all_uses, covers, how, words
 
 
@@ -101,7 +101,7 @@ def test_every_row_says_why_and_until_when():
 
 def test_the_page_is_made_from_the_rows():
     written = (Path(__file__).parents[2] / "docs" / "host.md").read_text()
-    assert written == page(), "run: python -m sglang_dflash.host.contract > docs/host.md"
+    assert written == page(), "run: python -m sglang_dflash.host.page > docs/host.md"
 
 
 @pytest.mark.parametrize(

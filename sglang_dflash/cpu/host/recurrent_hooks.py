@@ -7,9 +7,9 @@ from sglang.kernels.ops.attention.fla import fused_norm_gate, layernorm_gated
 from sglang.srt.layers.attention import hybrid_linear_attn_backend
 from sglang.srt.layers.attention.linear import gdn_backend
 from sglang.srt.layers.radix_linear_attention import RadixLinearAttention
-from sglang.srt.mem_cache import memory_pool
 
 from sglang_dflash.host.contract import Touch
+from sglang_dflash.host.recurrent_state import keep_window_per_node
 
 _SEAM = "SGLang offers a platform seam"
 _HYBRID = "sglang.srt.layers.attention.hybrid_linear_attn_backend"
@@ -43,12 +43,6 @@ TOUCHES = (
             ("cache_indices", "mamba_track_mask", "mamba_track_indices", "batch_size", "check_freed_slots"),
         )
         for name in ("track_mamba_states_all_layers", "track_mamba_states_if_needed")
-    ),
-    Touch(
-        "sglang.srt.mem_cache.memory_pool:conv_window_dedup_enabled",
-        "replaced: nodes of a tree do not share their convolution windows as neighbours of a chain do",
-        _SEAM,
-        ("is_npu", "is_cpu", "speculative_eagle_topk", "is_kda"),
     ),
     Touch(
         f"{_FLA}.fused_norm_gate:FusedRMSNormGated.forward",
@@ -95,15 +89,6 @@ def replace_state_moves(scatter_after_verify: Callable, track_all_layers: Callab
     hybrid_linear_attn_backend.track_mamba_states_all_layers = track_all_layers
     hybrid_linear_attn_backend.track_mamba_states_if_needed = track_one_layer
     keep_window_per_node()
-
-
-def keep_window_per_node() -> None:
-    """A convolution window for each drafted node in the state pool, none shared with the next one."""
-    memory_pool.conv_window_dedup_enabled = _window_per_node
-
-
-def _window_per_node(is_npu, is_cpu, speculative_eagle_topk, is_kda) -> bool:
-    return False
 
 
 def replace_gated_delta(backend: type, norm: Callable, grouped_norm: Callable) -> None:
