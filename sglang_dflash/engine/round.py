@@ -58,6 +58,7 @@ class Round:
 
     def warm_up(self, lane: Lane) -> None:
         """Run the kernels around the two passes once: compiled at start, not in the first request."""
+        lane.draft.warm_up()
         block, accepted = lane.buffers.next(1)
         zero, width = torch.zeros_like(accepted.bonus), lane.shape.width
         rows = self._target_runner.req_to_token_pool.req_to_token

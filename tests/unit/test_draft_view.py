@@ -96,6 +96,16 @@ def test_a_window_wider_than_the_rows_is_the_whole_context(page):
     assert reads.host_lens.tolist() == [block, columns]
 
 
+def test_a_windows_kernel_is_compiled_at_start_and_touches_no_request():
+    with cuda_form() as launches:
+        rows = torch.empty(8, 8192, dtype=torch.int32, device=CUDA)
+        WindowedContext(runner(rows=torch.empty_like(rows)), rows, 16, 4096, 16).warm_up()
+    assert launches.names["_window_rows_kernel"] == 1
+    own = torch.full((2, 12), -1, dtype=torch.int32)
+    WindowedContext(runner(rows=own), torch.zeros(2, 40, dtype=torch.int32), 4, 8, 1).warm_up()
+    assert (own[1] == -1).all()
+
+
 def test_a_window_is_one_launch_on_a_gpu():
     with cuda_form() as launches:
         rows = torch.empty(8, 8192, dtype=torch.int32, device=CUDA)

@@ -23,6 +23,9 @@ MAX_LINES, MAX_FUNCTION_LINES = 400, 60
 # Synonyms that the glossary of docs/architecture.md bans, as whole words of public names.
 # (gamma is left to training, where it is the decay of the position weights).
 BANNED = {"verifier", "speculator", "assistant", "noise", "rollback", "accept_len", "materialize"}
+# From the ground up: a room imports from those before it.
+ROOMS = ("errors", "types", "options", "gpus", "kernels", "reference", "checkpoints", "host", "engine", "cpu", "plugin")
+ROOMS += ("tools", "cli", "__main__")
 IMPORTS_NOTHING_HEAVY = (
     "sglang_dflash",
     "sglang_dflash.checkpoints.config",
@@ -68,6 +71,26 @@ def test_every_file_is_looked_at():
 
 def test_only_the_adapter_folders_import_sglang():
     assert [relative(p) for p in SOURCES if "sglang" in imported(p) and not adapts(p)] == []
+
+
+def room(path: Path) -> str:
+    """The folder below the package, or the file's own name at its top."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[0] if parts[0] == "kernels" else parts[1]
+
+
+def test_imports_go_one_way():
+    upwards = []
+    for path in SOURCES:
+        if path == PACKAGE / "__init__.py":
+            continue
+        for node in ast.walk(tree(path)):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for parts in (name.split(".") for name in names):
+                if parts[0] == PACKAGE.name and len(parts) > 1 and ROOMS.index(parts[1]) > ROOMS.index(room(path)):
+                    upwards.append(f"{relative(path)} -> {parts[1]}")
+    assert upwards == []
 
 
 def test_kernels_know_only_each_other_and_the_hand_offs():

@@ -76,6 +76,10 @@ class DraftRunner:
             return Drafted(handed_on.view(bs, -1), positions)
         return self._packing.unpack(handed_on, positions)
 
+    def warm_up(self) -> None:
+        """Compile what stands before the pass."""
+        self._view.warm_up()
+
 
 class AnchorOnly:
     """No draft pass: the anchor is all there is to verify."""
@@ -83,3 +87,6 @@ class AnchorOnly:
     def __call__(self, batch, block: BlockInputs, plan, host_lens: torch.Tensor) -> Drafted:
         """As ``DraftRunner``, for blocks of one token."""
         return Drafted(block.ids.view(-1, 1), block.positions.view(-1, 1))
+
+    def warm_up(self) -> None:
+        """Nothing to compile."""

@@ -23,6 +23,9 @@ class WholeContext:
         """``host_lens`` [bs] int32: upper bound of prefix + block."""
         return Reads(prefix_lens, plan, host_lens, sum(host_lens.tolist()))
 
+    def warm_up(self) -> None:
+        """Nothing to compile."""
+
 
 class WindowedContext:
     """The draft reads a row table of its own that holds the last ``window`` context slots and the block.
@@ -47,3 +50,9 @@ class WindowedContext:
             read_extent=self._window.block,
         )
         return Reads(visible, narrow, host_lens, sum(host_lens.tolist()))
+
+    def warm_up(self) -> None:
+        """Compile the kernel at start, on the row of no request."""
+        zero = self._target_rows.new_zeros(1, dtype=torch.int64)
+        own = self._runner.req_to_token_pool.req_to_token
+        self._write(self._target_rows, zero, zero, self._window, own, torch.empty_like(zero))
