@@ -8,7 +8,6 @@ the graph stored beyond those lies behind the new prefix, where nothing reads it
 import torch
 
 from sglang_dflash.engine.commit.inject import ContextInjector
-from sglang_dflash.engine.verify.choice import is_argmax
 from sglang_dflash.host.graph_api import add_to_graphs, translates_slots, verify_width_of
 from sglang_dflash.kernels import accept
 from sglang_dflash.types import Acceptance, Features, empty_acceptance
@@ -20,7 +19,7 @@ class NoTail:
     def __init__(self, inject: ContextInjector):
         self._inject = inject
 
-    def take(self, graph_size: int | None, sampling_info, accepted: Acceptance) -> bool:
+    def take(self, graph_size: int | None, argmax: bool, accepted: Acceptance) -> bool:
         """False: acceptance and injection are still to do."""
         return False
 
@@ -75,9 +74,12 @@ class GraphTail:
         self._outcomes[size] = Acceptance(*(field[:size] for field in outcome))
         self._keys_values[size] = keys_values[: size * self._width]
 
-    def take(self, graph_size: int | None, sampling_info, accepted: Acceptance) -> bool:
-        """Fill ``accepted`` [bs] from the graph of ``graph_size`` requests that just ran, or return False."""
-        if graph_size not in self._outcomes or not is_argmax(sampling_info):
+    def take(self, graph_size: int | None, argmax: bool, accepted: Acceptance) -> bool:
+        """Fill ``accepted`` [bs] from the graph of ``graph_size`` requests that just ran, or return False.
+
+        argmax: whether the batch takes the most likely token at every node, as the graph has done.
+        """
+        if graph_size not in self._outcomes or not argmax:
             return False
         outcome, bs = self._outcomes[graph_size], accepted.bonus.numel()
         assert graph_size >= bs, "the graph that ran is smaller than the batch"

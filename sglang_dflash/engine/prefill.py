@@ -4,6 +4,7 @@ import torch
 
 from sglang_dflash.engine.commit.inject import ContextInjector
 from sglang_dflash.engine.draft_state import DraftState
+from sglang_dflash.engine.verify.rules import Rules
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.worker_api import CaptureHiddenMode, GenerationBatchResult
 from sglang_dflash.types import Features
@@ -25,17 +26,22 @@ def extend_positions(prefix_lens: list[int], extend_lens: list[int], device: tor
 class Prefill:
     """Runs before the call returns: the radix tree may take the slots at once, chunk by chunk."""
 
-    def __init__(self, target_worker, draft_runner, inject: ContextInjector, sync_tokens):
+    def __init__(self, target_worker, draft_runner, inject: ContextInjector, rules: Rules, sync_tokens):
         self._target_worker, self._draft_runner = target_worker, draft_runner
-        self._inject, self._sync_tokens = inject, sync_tokens
+        self._inject, self._rules, self._sync_tokens = inject, rules, sync_tokens
 
     def __call__(self, batch, on_publish) -> GenerationBatchResult:
         """Prefill ``batch`` (extend or mixed); its last tokens' samples are the first anchors."""
+        rules = self._rules.of(batch)
+        for rule in rules:
+            rule.before_prefill(batch)
         result = self._target_worker.forward_batch_generation(
             batch, capture_hidden_mode=CaptureHiddenMode.FULL, return_kv_loc_plan=True
         )
         plan, result.kv_loc_plan = result.kv_loc_plan, None
         self._sync_tokens(result.next_token_ids)
+        for rule in rules:
+            rule.after_prefill(batch, result.next_token_ids)
         result.new_seq_lens = batch.seq_lens
         if on_publish is not None:
             on_publish(batch.seq_lens)

@@ -1,11 +1,13 @@
 """A sampled verify pass of the largest batch, rehearsed at start: its memory is known before it is needed."""
 
 import logging
+from types import SimpleNamespace
 
 import torch
 
 from sglang_dflash.engine.verify.choice import TargetChoice
 from sglang_dflash.host.sampler_api import SamplingPrewarmResult, largest_batch, sampled_batch
+from sglang_dflash.types import Proposal
 
 logger = logging.getLogger(__name__)
 
@@ -18,15 +20,16 @@ def rehearse_sampling(runner, choose: TargetChoice, width: int) -> SamplingPrewa
     if torch.device(runner.device).type != "cuda":
         return runner.prewarm_sampling()
     bs, vocab_size = largest_batch(runner, width), runner.model_config.vocab_size
-    info = sampled_batch(bs, vocab_size, runner.device)
     logits = torch.zeros((bs * width, -(-vocab_size // choose.shards)), dtype=torch.float32, device=runner.device)
-    positions = torch.zeros(bs * width, dtype=torch.int64, device=runner.device)
+    batch = SimpleNamespace(sampling_info=sampled_batch(bs, vocab_size, runner.device))
+    nodes = torch.zeros((bs, width), dtype=torch.int64, device=runner.device)
+    proposal = Proposal(nodes, None, nodes)
     # Once for what kernels keep for good, once for the peak.
-    choose(logits, positions, info, width)
+    choose(logits, batch, proposal)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    choose(logits, positions, info, width)
+    choose(logits, batch, proposal)
     torch.cuda.synchronize()
     peak = torch.cuda.max_memory_allocated() - before
     given = logits.numel() * logits.element_size()

@@ -8,6 +8,8 @@ import torch
 
 from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.engine.lane import Lane
+from sglang_dflash.engine.verify.choice import is_argmax
+from sglang_dflash.engine.verify.rules import Rules
 from sglang_dflash.engine.verify.target import Verified
 from sglang_dflash.host.worker_api import GenerationBatchResult
 from sglang_dflash.kernels import accept, prepare_block
@@ -17,10 +19,10 @@ from sglang_dflash.types import Acceptance, BlockInputs
 class Round:
     """The pipeline. Called once per scheduler iteration with decoding requests."""
 
-    def __init__(self, target_runner, draft_translator, mask_token_id: int, timer):
+    def __init__(self, target_runner, draft_translator, mask_token_id: int, rules: Rules, timer):
         """draft_translator: names KV slots as the draft's pool does."""
         self._target_runner, self._draft_translator = target_runner, draft_translator
-        self._mask_token_id, self._timer = mask_token_id, timer
+        self._mask_token_id, self._rules, self._timer = mask_token_id, rules, timer
         device_type = torch.device(target_runner.device).type
         self._prepare_block = prepare_block.choose(device_type)
         self._accept = accept.choose(device_type)
@@ -29,6 +31,7 @@ class Round:
         """One round for ``batch`` (decoding); ``on_publish`` takes the new prefix lengths [bs]."""
         prefix_lens, bs, stage = batch.seq_lens, batch.seq_lens.numel(), self._timer.stage
         block, accepted = lane.buffers.next(bs)
+        rules = self._rules.of(batch)
         with stage("prepare"):
             self._prepare(batch, state, block)
             plan = self._plan(batch, state, block.slots, extent=block.slots.numel() // bs)
@@ -38,15 +41,18 @@ class Round:
         with stage("propose"):
             proposal = lane.propose(drafted)
         with stage("verify"):
+            for rule in rules:
+                rule.start(batch, proposal)
             verified = lane.verify(batch, proposal, plan, verify_bound)
         with stage("accept"):
-            done = lane.tail.take(verified.graph_size, batch.sampling_info, accepted)
+            done = lane.tail.take(verified.graph_size, is_argmax(batch.sampling_info, rules), accepted)
             if not done:
-                logits = verified.output.next_token_logits
-                chosen = lane.choose(logits, proposal.positions.view(-1), batch.sampling_info, lane.shape.width)
+                chosen = lane.choose(verified.output.next_token_logits, batch, proposal, rules)
                 self._accept(proposal.tokens, chosen, proposal.parents, prefix_lens, accepted)
             if on_publish is not None:
                 on_publish(accepted.new_prefix_lens)
+            for rule in rules:
+                rule.commit(batch, accepted)
         with stage("commit"):
             slots = plan.write_ids(self._draft_translator, cols=lane.verify.columns).view(bs, -1)
             features = lane.commit(batch, proposal, accepted, slots, verified.features)

@@ -24,6 +24,7 @@ from sglang_dflash.engine.timing import build_timer
 from sglang_dflash.engine.updates.files import DraftFiles
 from sglang_dflash.engine.updates.roles import WeightUpdates
 from sglang_dflash.engine.verify.choice import TargetChoice
+from sglang_dflash.engine.verify.rules import build_rules
 from sglang_dflash.engine.verify.trees import build_tree_form
 from sglang_dflash.errors import print_errors
 from sglang_dflash.host.capture import prepare_capture
@@ -129,10 +130,12 @@ class DFlashWorker(BaseSpecWorker):
         self._tree_form = build_tree_form(target) if self._proposer.shape.is_tree else None
         self._inject = ContextInjector(draft_model, self._draft_runner)
         self._choose = TargetChoice(target, verify_logits(target.model, get_parallel().tp_group), self._sync)
+        self._rules = build_rules()
         self._prefill = Prefill(
             self._target_worker,
             self._draft_runner,
             self._inject,
+            self._rules,
             lambda tokens: self._tp_sync.sync(SpecTpSyncSite.DFLASH_TARGET, tokens),
         )
 
@@ -168,6 +171,7 @@ class DFlashWorker(BaseSpecWorker):
             self._target_worker.model_runner,
             self._draft_runner.kv_index_translator,
             self._mask_token_id,
+            self._rules,
             build_timer(self._options.timings, self._target_worker.model_runner.device, get_parallel().tp_rank),
         )
 

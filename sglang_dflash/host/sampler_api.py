@@ -43,7 +43,7 @@ TOUCHES = (
     ),
 )
 
-__all__ = ["SamplingPrewarmResult", "add_logit_bias", "largest_batch", "repeat_per_node", "sampled_batch"]
+__all__ = ["SamplingPrewarmResult", "largest_batch", "repeat_per_node", "sampled_batch"]
 
 _PER_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed")
 _PER_BATCH = (
@@ -62,21 +62,15 @@ _PER_BATCH = (
 def repeat_per_node(info: SamplingBatchInfo, width: int) -> SamplingBatchInfo:
     """``info`` of [bs] requests as that of [bs * width] rows, request-major.
 
-    All else that ``info`` holds is left at its empty default. Logit bias is added to the logits once, per request
-    (see ``add_logit_bias``). The rest belongs to requests that are refused: under overlap scheduling such a request
-    is in one round before it ends, and its rows would not be those of nodes.
+    All else that ``info`` holds is left at its empty default: rules have changed the logits by then, and the rest
+    belongs to requests that are refused. Under overlap scheduling such a request is in one round before it ends, and
+    its rows would not be those of nodes.
     """
     repeated = {
         name: None if (value := getattr(info, name)) is None else value.repeat_interleave(width, dim=0)
         for name in _PER_REQUEST
     }
     return SamplingBatchInfo(**repeated, **{name: getattr(info, name) for name in _PER_BATCH})
-
-
-def add_logit_bias(logits: torch.Tensor, info: SamplingBatchInfo | None, width: int) -> None:
-    """Add the requests' logit bias [bs, V] to ``logits`` [bs * width, V] in place."""
-    if info is not None and info.logit_bias is not None:
-        logits.view(-1, width, logits.shape[-1]).add_(info.logit_bias[:, None])
 
 
 def largest_batch(runner, width: int) -> int:

@@ -18,9 +18,9 @@ from sglang_dflash.host.worker_api import ForwardMode
 class CheckedTail(GraphTail):
     """A tail that must be taken wherever it can be."""
 
-    def take(self, graph_size, sampling_info, accepted) -> bool:
-        taken = super().take(graph_size, sampling_info, accepted)
-        assert taken == (sampling_info is None or sampling_info.is_all_greedy)
+    def take(self, graph_size, argmax, accepted) -> bool:
+        taken = super().take(graph_size, argmax, accepted)
+        assert taken == argmax
         return taken
 
 

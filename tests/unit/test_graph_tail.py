@@ -14,7 +14,7 @@ from sglang_dflash.kernels.accept.naive import accept
 from sglang_dflash.types import Features, empty_acceptance
 
 WIDTH, VOCAB, GRAPH, FEATURES = 4, 50, 4, 2 * 32
-GREEDY = SimpleNamespace(is_all_greedy=True, logit_bias=None)
+GREEDY = True  # the batch takes the most likely token at every node
 
 
 class Target(SimpleNamespace):
@@ -110,14 +110,14 @@ def test_the_outcome_is_copied_out_of_the_graphs_buffers(model):
     accepted = empty_acceptance(GRAPH, WIDTH, "cpu")
     with one_rank():
         tail.capture(None, first.output, first.batch, GRAPH * WIDTH)
-        assert tail.take(GRAPH, None, accepted)
+        assert tail.take(GRAPH, GREEDY, accepted)
         before = accepted.emitted.clone()
         tail.capture(None, second.output, second.batch, GRAPH * WIDTH)
     assert torch.equal(accepted.emitted, before)
 
 
 def test_rounds_that_a_graph_cannot_finish(model):
-    """Eager passes, sampling, logit bias, other sizes."""
+    """Eager passes, choices that are not the most likely token, other sizes."""
     target, verify = Target(), Verify(2)
     inject = injector(model, pools()[0])
     tail = GraphTail(target, WIDTH, inject)
@@ -126,8 +126,7 @@ def test_rounds_that_a_graph_cannot_finish(model):
     accepted = empty_acceptance(2, WIDTH, "cpu")
     assert tail.take(GRAPH, GREEDY, accepted)
     assert not tail.take(None, GREEDY, accepted)
-    assert not tail.take(GRAPH, SimpleNamespace(is_all_greedy=False, logit_bias=None), accepted)
-    assert not tail.take(GRAPH, SimpleNamespace(is_all_greedy=True, logit_bias=torch.zeros(2, VOCAB)), accepted)
+    assert not tail.take(GRAPH, False, accepted)
     assert not tail.take(8, GREEDY, accepted)
     assert not NoTail(inject).take(GRAPH, GREEDY, accepted)
     with pytest.raises(AssertionError, match="smaller than the batch"):
@@ -191,4 +190,4 @@ def test_passes_that_have_no_tail(model, case):
     if case == "no features":
         verify.output.hidden_states = None
     tail.capture(None, verify.output, verify.batch, GRAPH * WIDTH)
-    assert not tail.take(GRAPH, None, empty_acceptance(2, WIDTH, "cpu"))
+    assert not tail.take(GRAPH, GREEDY, empty_acceptance(2, WIDTH, "cpu"))

@@ -11,7 +11,8 @@ from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
 from sglang_dflash.engine.commit.paths import ChainCommit, TreeCommit
 from sglang_dflash.engine.proposal.build import build_proposer
 from sglang_dflash.engine.proposal.chain import ChainProposer
-from sglang_dflash.engine.verify.choice import TargetChoice
+from sglang_dflash.engine.verify.choice import TargetChoice, is_argmax
+from sglang_dflash.engine.verify.rules import Rule, Rules, build_rules
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.logits_api import WholeLogits
 from sglang_dflash.types import Drafted, Proposal, Shape, empty_acceptance
@@ -109,10 +110,20 @@ class Sampler:
         return torch.arange(len(positions), dtype=torch.int32)
 
 
+def nodes(bs: int, width: int) -> Proposal:
+    """A chain of any tokens, at positions of its own."""
+    return Proposal(torch.zeros(bs, width, dtype=torch.int64), None, torch.arange(bs * width).view(bs, width))
+
+
+def batch_of(info) -> SimpleNamespace:
+    """A scheduler's batch, as far as a choice looks at it."""
+    return SimpleNamespace(sampling_info=info)
+
+
 @pytest.mark.parametrize("info", [None, sampling_info(3, 11, greedy=True)], ids=["no parameters", "greedy"])
 def test_greedy_choice_is_the_first_largest_logit(info):
     logits = torch.randint(0, 4, (3 * 5, 11)).float()
-    chosen = choice(runner())(logits.clone(), torch.arange(15), info, 5)
+    chosen = choice(runner())(logits.clone(), batch_of(info), nodes(3, 5))
     assert chosen.shape == (3, 5)
     assert chosen.view(-1).tolist() == [row.index(max(row)) for row in logits.tolist()]
 
@@ -122,16 +133,20 @@ def test_logit_bias_reaches_every_node_of_its_request_only():
     bias[0, 4], bias[1, 2] = 100, -100
     logits = torch.zeros(2 * 3, 7)
     logits[:, 2] = 1
-    chosen = choice(runner())(logits, torch.arange(6), sampling_info(2, 7, True, logit_bias=bias), 3)
+    batch = batch_of(sampling_info(2, 7, True, logit_bias=bias))
+    rules = build_rules().of(batch)
+    chosen = choice(runner())(logits, batch, nodes(2, 3), rules)
     assert chosen.tolist() == [[4, 4, 4], [0, 0, 0]]
+    assert is_argmax(batch.sampling_info) and not is_argmax(batch.sampling_info, rules)
 
 
 def test_sampling_sees_one_row_of_parameters_per_node():
     bs, width, vocab = 3, 4, 9
     bias = torch.randn(bs, vocab)
     info = sampling_info(bs, vocab, greedy=False, logit_bias=bias)
-    sampler, logits, positions = Sampler(), torch.randn(bs * width, vocab), torch.arange(bs * width)
-    chosen = choice(SimpleNamespace(sampler=sampler))(logits.clone(), positions, info, width)
+    sampler, logits, proposal, batch = Sampler(), torch.randn(bs * width, vocab), nodes(bs, width), batch_of(info)
+    choose = choice(SimpleNamespace(sampler=sampler))
+    chosen = choose(logits.clone(), batch, proposal, build_rules().of(batch))
     assert chosen.dtype == torch.int64 and chosen.tolist() == torch.arange(bs * width).view(bs, width).tolist()
     for name in ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed"):
         of_requests, of_nodes = getattr(info, name), getattr(sampler.info, name)
@@ -142,7 +157,32 @@ def test_sampling_sees_one_row_of_parameters_per_node():
     assert sampler.info.logit_bias is None
     expected = logits + bias.repeat_interleave(width, 0)
     torch.testing.assert_close(sampler.output.next_token_logits, expected)
-    assert sampler.positions is positions and not sampler.info.is_all_greedy
+    assert torch.equal(sampler.positions, proposal.positions.view(-1)) and not sampler.info.is_all_greedy
+
+
+class Recorded(Rule):
+    """Bans token 2 where asked, and keeps what it was told."""
+
+    def __init__(self, asked: bool):
+        self.asked, self.told = asked, []
+
+    def wanted(self, batch) -> bool:
+        return self.asked
+
+    def apply(self, logits, batch, proposal) -> None:
+        assert logits.shape == (2, 3, 7)
+        logits[0, :, 2] = -torch.inf
+        self.told.append("apply")
+
+
+def test_rules_that_are_not_wanted_are_not_asked():
+    batch, (one, other) = batch_of(None), (Recorded(True), Recorded(False))
+    rules = Rules((other, one)).of(batch)
+    assert rules == (one,)
+    logits = torch.zeros(2 * 3, 7)
+    logits[:, 2], logits[:, 5] = 2, 1
+    assert choice(runner())(logits, batch, nodes(2, 3), rules).tolist() == [[5] * 3, [2] * 3]
+    assert (one.told, other.told) == (["apply"], [])
 
 
 # --- commit ---

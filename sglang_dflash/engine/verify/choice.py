@@ -4,18 +4,20 @@ Drafts are point masses, so keeping a node iff it equals the target's sample lea
 exactly the target's (Leviathan et al., arXiv 2211.17192, with a point-mass draft).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
+from sglang_dflash.engine.verify.rules import Rule
 from sglang_dflash.host.logits_api import CappedLogits, ShardedLogits, WholeLogits
-from sglang_dflash.host.sampler_api import add_logit_bias, repeat_per_node
+from sglang_dflash.host.sampler_api import repeat_per_node
 from sglang_dflash.host.worker_api import LogitsProcessorOutput
+from sglang_dflash.types import Proposal
 
 
-def is_argmax(sampling_info) -> bool:
+def is_argmax(sampling_info, rules: Sequence[Rule] = ()) -> bool:
     """True where every request takes the most likely token of the logits as they are."""
-    return sampling_info is None or (sampling_info.is_all_greedy and sampling_info.logit_bias is None)
+    return not rules and (sampling_info is None or sampling_info.is_all_greedy)
 
 
 class TargetChoice:
@@ -33,14 +35,20 @@ class TargetChoice:
         """Ranks over which a verify pass's rows of logits are split."""
         return self._logits_of.shards
 
-    def __call__(self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int) -> torch.Tensor:
-        """logits [bs * W, V or a shard of it], positions [bs * W] of the nodes -> chosen tokens [bs, W] int64."""
-        if is_argmax(sampling_info):
+    def __call__(self, logits: torch.Tensor, batch, proposal: Proposal, rules: Sequence[Rule] = ()) -> torch.Tensor:
+        """logits [bs * W, V or a shard of it] of ``proposal`` -> chosen tokens [bs, W] int64.
+
+        rules: those that ``batch`` wants. Whole logits are changed in place.
+        """
+        info, width = batch.sampling_info, proposal.tokens.shape[1]
+        if is_argmax(info, rules):
             chosen, greedy = self._logits_of.argmax(logits), True
         else:
-            logits, greedy = self._logits_of.whole(logits), sampling_info.is_all_greedy
-            add_logit_bias(logits, sampling_info, width)
-            chosen = logits.argmax(dim=-1) if greedy else self._sample(logits, positions, sampling_info, width)
+            logits = self._logits_of.whole(logits)
+            for rule in rules:
+                rule.apply(logits.view(-1, width, logits.shape[-1]), batch, proposal)
+            greedy = info is None or info.is_all_greedy
+            chosen = logits.argmax(dim=-1) if greedy else self._sample(logits, proposal.positions.view(-1), info, width)
         self._sync(chosen, greedy)
         return chosen.view(-1, width)
 
