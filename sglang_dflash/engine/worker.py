@@ -130,7 +130,7 @@ class DFlashWorker(BaseSpecWorker):
         self._tree_form = build_tree_form(target) if self._proposer.shape.is_tree else None
         self._inject = ContextInjector(draft_model, self._draft_runner)
         self._choose = TargetChoice(target, verify_logits(target.model, get_parallel().tp_group), self._sync)
-        self._rules = build_rules()
+        self._rules = build_rules(target.model_config.vocab_size, torch.device(target.device))
         self._prefill = Prefill(
             self._target_worker,
             self._draft_runner,

@@ -48,10 +48,6 @@ TOUCHES = (
         "read to tell which requests are not served exactly",
         "never: the request itself",
         (
-            "frequency_penalty",
-            "presence_penalty",
-            "repetition_penalty",
-            "min_new_tokens",
             "min_p",
             "json_schema",
             "regex",
@@ -72,23 +68,12 @@ class Refusal(NamedTuple):
     remedy: str
 
 
-def _asks_penalty(req) -> bool:
-    p = req.sampling_params
-    return (p.frequency_penalty, p.presence_penalty, p.repetition_penalty) != (0.0, 0.0, 1.0)
-
-
 def _asks_grammar(req) -> bool:
     p = req.sampling_params
     return any((p.json_schema, p.regex, p.ebnf, p.structural_tag))
 
 
 REFUSALS = (
-    Refusal(
-        "frequency_penalty, presence_penalty or repetition_penalty",
-        _asks_penalty,
-        "drop the penalties, or serve without DFLASH",
-    ),
-    Refusal("min_new_tokens", lambda req: req.sampling_params.min_new_tokens, "drop it, or serve without DFLASH"),
     Refusal(
         "constrained decoding (json_schema, regex, ebnf, structural_tag)",
         _asks_grammar,

@@ -134,7 +134,7 @@ def test_logit_bias_reaches_every_node_of_its_request_only():
     logits = torch.zeros(2 * 3, 7)
     logits[:, 2] = 1
     batch = batch_of(sampling_info(2, 7, True, logit_bias=bias))
-    rules = build_rules().of(batch)
+    rules = build_rules(7, CPU).of(batch)
     chosen = choice(runner())(logits, batch, nodes(2, 3), rules)
     assert chosen.tolist() == [[4, 4, 4], [0, 0, 0]]
     assert is_argmax(batch.sampling_info) and not is_argmax(batch.sampling_info, rules)
@@ -146,7 +146,7 @@ def test_sampling_sees_one_row_of_parameters_per_node():
     info = sampling_info(bs, vocab, greedy=False, logit_bias=bias)
     sampler, logits, proposal, batch = Sampler(), torch.randn(bs * width, vocab), nodes(bs, width), batch_of(info)
     choose = choice(SimpleNamespace(sampler=sampler))
-    chosen = choose(logits.clone(), batch, proposal, build_rules().of(batch))
+    chosen = choose(logits.clone(), batch, proposal, build_rules(7, CPU).of(batch))
     assert chosen.dtype == torch.int64 and chosen.tolist() == torch.arange(bs * width).view(bs, width).tolist()
     for name in ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed"):
         of_requests, of_nodes = getattr(info, name), getattr(sampler.info, name)
