@@ -39,7 +39,6 @@ TOUCHES = (
             "sampling_params",
             "return_logprob",
             "return_sampling_mask",
-            "custom_logit_processor",
             "return_hidden_states",
         ),
     ),
@@ -81,7 +80,6 @@ REFUSALS = (
     ),
     Refusal("log-probabilities", lambda req: req.return_logprob, "drop logprobs, or serve without DFLASH"),
     Refusal("return_sampling_mask", lambda req: req.return_sampling_mask, "drop it, or serve without DFLASH"),
-    Refusal("a custom logit processor", lambda req: req.custom_logit_processor, "drop it, or serve without DFLASH"),
     Refusal("return_hidden_states", lambda req: req.return_hidden_states, "drop it, or serve without DFLASH"),
     Refusal(
         "beam search",

@@ -4,18 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from exact import assert_same
-from sglang.srt.sampling.custom_logit_processor import DisallowedTokensLogitsProcessor
 from test_refusals import REFUSED, reply_to, until_empty
 from workload import questions
 
 SAMPLED = {"temperature": 1.0, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "ignore_eos": True, "max_new_tokens": 200}
 # Those that need an option of the server.
 MORE = {
-    "custom logit processor": (
-        {"custom_params": {"token_ids": [1]}},
-        {"custom_logit_processor": DisallowedTokensLogitsProcessor().to_str()},
-        "custom logit processor",
-    ),
     "hidden states": ({}, {"return_hidden_states": True}, "return_hidden_states"),
     "sampling mask": ({"top_k": 20}, {"return_sampling_mask": True}, "return_sampling_mask"),
 }
@@ -23,7 +17,7 @@ MORE = {
 
 @pytest.fixture(scope="module")
 def server(servers):
-    flags = ("--enable-custom-logit-processor", "--enable-return-hidden-states")
+    flags = "--enable-return-hidden-states"
     return servers.dflash(*flags, SGLANG_DFLASH_CPU_OVERLAP="on")
 
 

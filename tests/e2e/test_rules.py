@@ -1,8 +1,14 @@
-"""Penalties and minimum lengths: every answer is plain decoding's, alone and mixed, for chains and random trees."""
+"""Penalties, minimum lengths, biases, logit processors, alone and mixed: every answer is plain decoding's."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from exact import Ask
 from launcher import path_to_doubles
+from sglang.srt.sampling.custom_logit_processor import (
+    DeepseekOCRNoRepeatNGramLogitProcessor,
+    DisallowedTokensLogitsProcessor,
+)
 from workload import questions
 
 OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}
@@ -11,6 +17,7 @@ TREE = OVERLAP | {
     "SGLANG_DFLASH_PLANTED": "/dev/null",
     "PYTHONPATH": path_to_doubles(),
 }
+PROCESSORS = "--enable-custom-logit-processor"
 SERVERS = {
     "chain": ((), {}),
     "overlap": (("--page-size", 16), OVERLAP),
@@ -18,16 +25,28 @@ SERVERS = {
     "tree": ((), TREE),
     "two ranks": (("--tp-size", 2), {}),
 }
-# A request has one kind of penalty: SGLang applies several in an order that differs from process to process.
+
+
+def processed(kind: type, **params) -> tuple[dict, dict]:
+    """A custom logit processor of SGLang's and what it is handed."""
+    return {"custom_params": params}, {"custom_logit_processor": kind.to_str()}
+
+
+# What to ask for: sampling parameters, other fields. A request has one kind of penalty, for SGLang applies several in
+# an order that differs from process to process.
 KINDS = (
-    {"frequency_penalty": 0.6},
-    {},
-    {"presence_penalty": 1.5},
-    {"repetition_penalty": 1.4},
-    {"min_new_tokens": 70, "ignore_eos": False},
-    {"logit_bias": {"40": 4.0}},
-    {"frequency_penalty": -0.4, "min_new_tokens": 90, "ignore_eos": False},
-    {"repetition_penalty": 0.7},
+    ({"frequency_penalty": 0.6}, {}),
+    ({}, {}),
+    ({"presence_penalty": 1.5}, {}),
+    ({"repetition_penalty": 1.4}, {}),
+    ({"min_new_tokens": 70, "ignore_eos": False}, {}),
+    # Reads what was emitted.
+    processed(DeepseekOCRNoRepeatNGramLogitProcessor, ngram_size=3, window_size=60),
+    ({"logit_bias": {"40": 4.0}}, {}),
+    ({"frequency_penalty": -0.4, "min_new_tokens": 90, "ignore_eos": False}, {}),
+    ({"repetition_penalty": 0.7}, {}),
+    # Does not.
+    processed(DisallowedTokensLogitsProcessor, token_ids=[15, 22, 225]),
 )
 
 
@@ -36,52 +55,55 @@ def asks(tokenizer) -> list[Ask]:
     return [ask._replace(ignore_eos=True, max_new_tokens=100) for ask in questions(tokenizer, 1)]
 
 
-@pytest.fixture(scope="module")
-def params(asks) -> list[dict]:
-    return [ask.sampling(**KINDS[i % len(KINDS)]) for i, ask in enumerate(asks)]
+def send(server, asks, concurrency: int, kinds=KINDS, **more) -> list:
+    """Every question with the parameters of its kind."""
+
+    def one(index: int):
+        sampling, fields = kinds[index % len(kinds)]
+        return server.client.generate(asks[index].prompt, asks[index].sampling(**(sampling | more)), **fields)
+
+    with ThreadPoolExecutor(concurrency) as pool:
+        return list(pool.map(one, range(len(asks))))
 
 
 @pytest.fixture(scope="module")
-def wanted(plain, asks, params):
-    answers = plain.client.generate_many([ask.prompt for ask in asks], 6, params)
-    free = plain.of(asks)
-    assert sum(a.token_ids != f for a, f in zip(answers, free, strict=True)) > len(asks) // 3
+def wanted(servers, asks):
+    plain = servers.plain(PROCESSORS)
+    answers = send(plain, asks, 6)
+    free = send(plain, asks, 6, [({}, {})])
+    assert sum(a.token_ids != f.token_ids for a, f in zip(answers, free, strict=True)) > len(asks) // 3
     return answers
 
 
 def assert_equal(wanted, given) -> None:
-    for want, got in zip(wanted, given, strict=True):
-        assert (got.token_ids, got.text) == (want.token_ids, want.text)
+    for index, (want, got) in enumerate(zip(wanted, given, strict=True)):
+        assert (got.token_ids, got.text) == (want.token_ids, want.text), KINDS[index % len(KINDS)]
         assert got.meta["finish_reason"] == want.meta["finish_reason"]
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_greedy_answers_are_plain_decodings(servers, asks, params, wanted, name):
+def test_greedy_answers_are_plain_decodings(servers, asks, wanted, name):
     flags, environment = SERVERS[name]
-    server = servers.dflash(*flags, **environment)
-    asked = params
-    if name == "tree":
-        # Right drafts after rules come from plain decoding with the same rules.
-        plans = ([1, 6, 16], [3, 9], [16])
-        asked = [
-            p | {"custom_params": {"commit_lens": plans[i % 3], "continuation": [*a.token_ids, *range(20)]}}
-            for i, (p, a) in enumerate(zip(params, wanted, strict=True))
-        ]
+    server = servers.dflash(PROCESSORS, *flags, **environment)
     for concurrency in (1, 7):
-        answers = server.client.generate_many([ask.prompt for ask in asks], concurrency, asked)
-        assert_equal(wanted, answers)
-    if name == "tree":
-        assert any(answer.correct_drafts_histogram[15] for answer in answers)
+        assert_equal(wanted, send(server, asks, concurrency, _planned(wanted) if name == "tree" else KINDS))
+
+
+def _planned(wanted) -> list:
+    """``KINDS``, and trees with right paths of any length: right drafts come from plain decoding with its rules."""
+    plans, planned = ([1, 6, 16], [3, 9], [16]), []
+    for index, answer in enumerate(wanted):
+        sampling, fields = KINDS[index % len(KINDS)]
+        tree = {"commit_lens": plans[index % 3], "continuation": [*answer.token_ids, *range(20)]}
+        planned.append((sampling | {"custom_params": sampling.get("custom_params", {}) | tree}, fields))
+    return planned
 
 
 def test_seeded_samples_are_plain_decodings(servers, asks):
     """All of them filter: what a seed draws depends on whether any request of a batch does."""
-    flag = "--enable-deterministic-inference"
-    params = [
-        ask.sampling(**{"temperature": 0.9, "top_k": 8, "sampling_seed": 300 + i} | KINDS[i % len(KINDS)])
-        for i, ask in enumerate(asks)
-    ]
-    prompts = [ask.prompt for ask in asks]
-    wanted = servers.plain(flag).client.generate_many(prompts, 6, params)
-    given = servers.dflash(flag, **OVERLAP).client.generate_many(prompts, 6, params)
+    flags = ("--enable-deterministic-inference", PROCESSORS)
+    more = {"temperature": 0.9, "top_k": 8, "sampling_seed": 300}
+    wanted = send(servers.plain(*flags), asks, 6, **more)
+    given = send(servers.dflash(*flags, **OVERLAP), asks, 6, **more)
     assert_equal(wanted, given)
+    assert sum(got.rounds < len(got.token_ids) for got in given) > len(asks) // 2

@@ -50,7 +50,6 @@ def test_exact_requests_pass(sampling):
         (request({"structural_tag": "{}"}), "constrained decoding"),
         (request(return_logprob=True), "log-probabilities"),
         (request(return_sampling_mask=True), "return_sampling_mask"),
-        (request(custom_logit_processor="x"), "custom logit processor"),
         (request(return_hidden_states=True), "return_hidden_states"),
         (request({"beam_width": 4}), "beam search"),
     ],

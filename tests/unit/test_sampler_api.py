@@ -19,7 +19,7 @@ OF_THE_BATCH = {
     "vocab_size": 9,
     "device": "cpu",
 }
-# What only refused requests have (the logit bias is in the logits by then).
+# What rules have done by then, and what only refused requests have.
 OF_OTHERS = {
     "logit_bias": torch.ones(2, 9),
     "has_custom_logit_processor": True,

@@ -4,6 +4,7 @@ import torch
 
 from sglang_dflash.engine.verify.rules.bias import LogitBias
 from sglang_dflash.engine.verify.rules.penalties import Penalties
+from sglang_dflash.engine.verify.rules.processors import Processors
 from sglang_dflash.engine.verify.rules.rule import Rule, Rules
 
 __all__ = ["Rule", "Rules", "build_rules"]
@@ -14,4 +15,4 @@ def build_rules(vocab_size: int, device: torch.device) -> Rules:
 
     vocab_size: the target's; device: that of its logits.
     """
-    return Rules((Penalties(vocab_size, device), LogitBias()))
+    return Rules((Penalties(vocab_size, device), LogitBias(), Processors()))
