@@ -25,6 +25,7 @@ class Request:
 def batch_of(requests, **more) -> SimpleNamespace:
     """A decoding batch in which every rule is wanted."""
     fields = {"logit_bias": None, "acc_additive_penalties": (), "acc_scaling_penalties": None}
+    fields["has_custom_logit_processor"] = False
     return SimpleNamespace(
         reqs=list(requests),
         decoding_reqs=None,

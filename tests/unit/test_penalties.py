@@ -165,7 +165,7 @@ def test_a_decoding_request_keeps_its_counts_in_a_mixed_prefill():
 
 
 def test_only_batches_with_a_penalty_want_the_rule():
-    info = SimpleNamespace(acc_additive_penalties=None, logit_bias=None)
+    info = SimpleNamespace(acc_additive_penalties=None, logit_bias=None, has_custom_logit_processor=False)
     rules = build_rules(VOCAB, CPU)
     assert rules.of(SimpleNamespace(sampling_info=None)) == rules.of(SimpleNamespace(sampling_info=info)) == ()
     info.acc_additive_penalties = torch.zeros(1, VOCAB)
