@@ -84,7 +84,11 @@ class DFlashWorker(BaseSpecWorker):
         layer_ids = bundle.draft_model.draft_config.layer_ids_for(depth_of(target.model))
         prepare_capture(target.model, layer_ids)
         self._proposer = build_proposer(
-            self._options.proposer, self.block_size, verify_width(), torch.device(target.device)
+            self._options.proposer,
+            self.block_size,
+            verify_width(),
+            server_args.speculative_eagle_topk or 1,
+            torch.device(target.device),
         )
         self._bind_draft(bundle, server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision)
         self._build_steps(bundle.draft_model, target)

@@ -72,10 +72,13 @@ def launch_case(server_args, cfg) -> Case:
 def _plan(cfg, dtype: str, context_length: int) -> Plan:
     from sglang.srt.platforms import current_platform
 
+    # With trees the number of draft tokens says nothing of the block.
+    has_trees = (cfg.speculative_eagle_topk or 1) > 1
     return Plan(
-        block_size=cfg.speculative_dflash_block_size or cfg.speculative_num_draft_tokens,
+        block_size=cfg.speculative_dflash_block_size or (None if has_trees else cfg.speculative_num_draft_tokens),
         verify_width=cfg.speculative_num_draft_tokens,
         own_proposer=bool(Options.from_env().proposer),
+        branching=cfg.speculative_eagle_topk,
         window=cfg.speculative_draft_window_size,
         tp_size=cfg.tp_size // max(1, cfg.attn_dp_size),
         context_length=context_length,

@@ -96,33 +96,40 @@ def _check_before_speculation(server_args, previous) -> None:
     if _is_dflash(cfg):
         _report_plan_stream(cfg)
         if Options.from_env().worker == "dflash":
-            _check(server_args, cfg)
-            _resolve_two_widths(server_args, cfg, previous)
+            case = _check(server_args, cfg)
+            _resolve_widths(server_args, cfg, case, previous)
             return
     previous(server_args)
 
 
-def _resolve_two_widths(server_args, cfg, previous) -> None:
-    """SGLang takes ``--speculative-dflash-block-size`` as another name of the verify width: not while it resolves."""
+def _resolve_widths(server_args, cfg, case: Case, previous) -> None:
+    """Block size and verify width apart, and trees; what SGLang would refuse or overrule is not there meanwhile.
+
+    SGLang takes ``--speculative-dflash-block-size`` as another name of the verify width, and its accounting of slots
+    is right for trees with ``--speculative-eagle-topk 1``: the worker reads the flag as it was given.
+    """
     from sglang.srt.arg_groups.overrides import declare_resolution
 
     block, width = cfg.speculative_dflash_block_size, cfg.speculative_num_draft_tokens
+    source = "sglang_dflash.block_size"
+    if case.has_trees:
+        block, width = case.block_size, case.verify_width
+        declare_resolution(server_args, source, speculative_eagle_topk=1, speculative_num_draft_tokens=width)
     if None in (block, width):
         previous(server_args)
         return
-    source = "sglang_dflash.block_size"
     declare_resolution(server_args, source, speculative_dflash_block_size=None)
     previous(server_args)
     declare_resolution(server_args, source, speculative_dflash_block_size=block)
 
 
-def _check(server_args, cfg) -> None:
+def _check(server_args, cfg) -> Case:
     """Refuse at once what would fail, or go wrong silently, after the weights are loaded; warn of the rest."""
     if cfg.pp_size != 1:
         raise DFlashError("--pp-size", f"is {cfg.pp_size}, DFLASH runs with 1", "use --tp-size instead")
     case = launch_case(server_args, cfg)
     if case.draft.unsupported_variant is not None and not case.plan.on_cpu:
-        return  # the built-in worker serves it, and checks it itself
+        return case  # the built-in worker serves it, and checks it itself
     for finding in find(case):
         if finding.severity == ERROR:
             raise finding.as_error()
@@ -131,6 +138,7 @@ def _check(server_args, cfg) -> None:
         elif finding.name in _INFORMED:
             logger.info("sglang-dflash: %s", finding)
     _keep_draft_cache(server_args, cfg, case)
+    return case
 
 
 def _keep_draft_cache(server_args, cfg, case: Case) -> None:

@@ -224,6 +224,28 @@ def path_case(bs: int, positions: int, k: int, rank: int, transform: Transform, 
     return arguments, guard
 
 
+def tree_case(bs, positions, k, pairs, device, seed):
+    """-> (arguments of best_tree but the width, guards); ``pairs``: a continuation depends on the token before."""
+    torch.manual_seed(seed)
+    guard = Guarded(device)
+    candidates = torch.stack([torch.randperm(99)[:k] for _ in range(bs * positions)]).view(bs, positions, k)
+    shape = (bs, positions, k, k) if pairs else (bs, positions, k)
+    scores = 2 * torch.randn(shape, dtype=torch.float64)
+    if pairs:
+        scores[:, 0] = scores[:, 0, :1]  # all predecessors of the first position are the anchor
+    # As of a vocabulary with one more token.
+    log_probs, order = (scores - scores.logsumexp(-1, keepdim=True).logaddexp(torch.zeros(()))).sort(
+        -1, descending=True
+    )
+    arguments = (
+        guard.copy(torch.randint(0, 99, (bs, positions + 1)))[:, 0],
+        guard.copy(candidates),
+        guard.copy(log_probs),
+        guard.copy(order) if pairs else None,
+    )
+    return arguments, guard
+
+
 class InjectCase(NamedTuple):
     """Arguments of inject_kv."""
 

@@ -53,7 +53,7 @@ def test_choice_follows_the_device():
         "import sys\n"
         "from importlib import import_module\n"
         "names = ('accept', 'compact_kv', 'inject_kv', 'prepare_block', 'qk_norm_rope', 'tree_links', 'tree_mask')\n"
-        "names += ('block_convolution', 'selected_path', 'visibility', 'window_rows')\n"
+        "names += ('best_tree', 'block_convolution', 'selected_path', 'visibility', 'window_rows')\n"
         "ops = [import_module(f'sglang_dflash.kernels.{name}') for name in names]\n"
         "assert all(op.choose('cpu').__module__ == op.__name__ + '.naive' for op in ops)\n"
         "assert 'triton' not in sys.modules\n"

@@ -101,6 +101,19 @@ MISTAKES = (
     Mistake("block-size-not-as-trained", NOTE, "--speculative-num-draft-tokens", plan=Plan(block_size=8)),
     Mistake("block-size-counts-otherwise", WARNING, "--speculative-num-draft-tokens", plan=Plan(block_size=15)),
     Mistake("verify-width-unusable", ERROR, "--speculative-num-draft-tokens", plan=Plan(verify_width=17)),
+    Mistake(
+        "verify-width-unusable",
+        ERROR,
+        "--speculative-num-draft-tokens",
+        plan=Plan(verify_width=129, branching=4, on_cpu=True),
+    ),
+    Mistake("branching-unusable", ERROR, "--speculative-eagle-topk", plan=Plan(branching=0)),
+    Mistake("branching-unusable", ERROR, "--speculative-eagle-topk", plan=Plan(branching=33)),
+    Mistake("branching-unusable", ERROR, "--speculative-eagle-topk", plan=Plan(branching=4, own_proposer=True)),
+    Mistake("branching-unusable", ERROR, "--speculative-eagle-topk", plan=Plan(branching=4, verify_width=2)),
+    Mistake(
+        "branching-unusable", ERROR, "--speculative-eagle-topk", plan=Plan(branching=4, attention="fa3"), machine=HOPPER
+    ),
     Mistake("block-size-unusable", ERROR, "--speculative-num-draft-tokens", plan=Plan(block_size=1)),
     Mistake(
         "mask-token-missing",

@@ -80,6 +80,15 @@ CASES = {
         {},
         "--speculative-num-draft-tokens: is 8: a chain of blocks of 6 has 1 to 6 nodes (use 1 to 6",
     ),
+    "a tree": ({}, "--speculative-eagle-topk 3 --speculative-num-draft-tokens 20", {}, None),
+    "a tree of the usual size": ({}, "--speculative-eagle-topk 3 --speculative-dflash-block-size 6", {}, None),
+    "one child a node": ({}, "--speculative-eagle-topk 1 --speculative-num-draft-tokens 6", {}, None),
+    "a tree without a branch": (
+        {},
+        "--speculative-eagle-topk 3 --speculative-num-draft-tokens 2",
+        {},
+        "--speculative-eagle-topk: is 3, and 2 nodes hold no branch",
+    ),
     "draft that is not here": (
         None,
         "--speculative-draft-model-path z-lab/none",
@@ -222,7 +231,7 @@ def test_the_plan_knows_the_gpu(monkeypatch, capability, hip, generation):
         **dict.fromkeys(
             """speculative_num_draft_tokens speculative_dflash_block_size speculative_draft_window_size
             max_running_requests prefill_attention_backend speculative_draft_kv_cache_dtype page_size
-            speculative_draft_attention_backend mamba_radix_cache_strategy""".split()
+            speculative_draft_attention_backend speculative_eagle_topk mamba_radix_cache_strategy""".split()
         ),
         tp_size=1,
         attn_dp_size=1,
@@ -237,6 +246,17 @@ def test_the_plan_knows_the_gpu(monkeypatch, capability, hip, generation):
 def test_a_verify_width_of_its_own_beside_the_block_size(outcomes, name, width):
     fields = outcomes[name].fields
     assert (fields["speculative_num_draft_tokens"], fields["speculative_dflash_block_size"]) == (width, 6)
+
+
+@pytest.mark.parametrize(
+    "name, width, block", [("a tree", 20, 16), ("a tree of the usual size", 12, 6), ("one child a node", 6, None)]
+)
+def test_a_tree_has_nodes_of_its_own_number(outcomes, name, width, block):
+    """Without a block size the draft's own, and SGLang's accounting of slots for one path."""
+    fields = outcomes[name].fields
+    assert (fields["speculative_num_draft_tokens"], fields["speculative_dflash_block_size"]) == (width, block)
+    assert fields["speculative_eagle_topk"] == 1
+    assert not any("topk" in line for line in outcomes[name].log)
 
 
 def test_a_warning_is_one_line_of_the_log(outcomes):

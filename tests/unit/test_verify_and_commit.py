@@ -39,28 +39,28 @@ class Broken:
 
 @pytest.mark.parametrize("width, kind", [(6, "chain"), (4, "chain"), (2, "chain"), (1, "plain")])
 def test_the_chain_unless_another_proposer_is_named(width, kind):
-    chain = build_proposer("", 6, width, CPU)
+    chain = build_proposer("", 6, width, 1, CPU)
     assert isinstance(chain, ChainProposer)
     assert chain.shape == (kind, width, width) and not chain.shape.is_tree
 
 
 def test_a_proposer_of_ones_own_is_given_the_chain_and_keeps_to_the_width_asked_for():
-    wrapped = build_proposer(f"{__name__}:Wrapped", 6, 9, CPU)
+    wrapped = build_proposer(f"{__name__}:Wrapped", 6, 9, 1, CPU)
     assert isinstance(wrapped, Wrapped) and wrapped.chain.shape.width == 6 and wrapped.device == CPU
     with pytest.raises(DFlashError, match="proposes 9 nodes, --speculative-num-draft-tokens says 8"):
-        build_proposer(f"{__name__}:Wrapped", 6, 8, CPU)
+        build_proposer(f"{__name__}:Wrapped", 6, 8, 1, CPU)
 
 
 @pytest.mark.parametrize("name", ["no_such_module:Wrapped", f"{__name__}:Absent", __name__, ":Wrapped"])
 def test_a_proposer_that_cannot_be_found_is_named(name):
     with pytest.raises(DFlashError) as caught:
-        build_proposer(name, 6, 6, CPU)
+        build_proposer(name, 6, 6, 1, CPU)
     assert str(caught.value).startswith(f"SGLANG_DFLASH_PROPOSER: {name}: ") and "module:Class" in str(caught.value)
 
 
 def test_an_error_of_the_proposers_own_is_not_taken_for_a_wrong_name():
     with pytest.raises(ValueError, match="no table of continuations"):
-        build_proposer(f"{__name__}:Broken", 6, 6, CPU)
+        build_proposer(f"{__name__}:Broken", 6, 6, 1, CPU)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])

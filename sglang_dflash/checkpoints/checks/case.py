@@ -17,6 +17,7 @@ class Plan:
     block_size: int | None = None
     verify_width: int | None = None  # nodes per request of a verify pass; None: the block
     own_proposer: bool = False  # of the user's: a tree may be wider than the block
+    branching: int | None = None  # most children of a node; above 1: trees
     window: int | None = None  # draft window, tokens
     tp_size: int = 1
     context_length: int | None = None
@@ -62,7 +63,14 @@ class Case:
     @property
     def verify_width(self) -> int:
         """The nodes per request that will be verified."""
-        return self.block_size if self.plan.verify_width is None else self.plan.verify_width
+        if self.plan.verify_width is None:
+            return 2 * self.block_size if self.has_trees else self.block_size
+        return self.plan.verify_width
+
+    @property
+    def has_trees(self) -> bool:
+        """Whether trees of the draft's candidates will be verified."""
+        return (self.plan.branching or 1) > 1
 
     @property
     def context_length(self) -> int | None:

@@ -15,6 +15,8 @@ from sglang_dflash.errors import DFlashError
 
 # Nodes per request that kernels and SGLang's backends are built for.
 MAX_WIDTH = 128
+# Candidates of a position: more have never paid, and every one is a node that another path lacks.
+MAX_BRANCHING = 32
 
 
 def find(case: Case) -> Iterator[Finding]:
@@ -24,6 +26,7 @@ def find(case: Case) -> Iterator[Finding]:
         case.target, case.draft, block_size=plan.block_size, window=plan.window, tp_size=plan.tp_size
     )
     yield from _verify_width(case)
+    yield from _trees(case)
     yield from _capture(case)
     yield from quantisation_findings(case)
     yield from wording_findings(case)
@@ -33,13 +36,30 @@ def find(case: Case) -> Iterator[Finding]:
 
 
 def _verify_width(case: Case) -> Iterator[Finding]:
-    width, most = case.verify_width, MAX_WIDTH if case.plan.own_proposer else case.block_size
+    wide = case.plan.own_proposer or case.has_trees
+    width, most = case.verify_width, MAX_WIDTH if wide else case.block_size
     if not 1 <= width <= most:
         what = f"is {width}: a chain of blocks of {case.block_size} has 1 to {case.block_size} nodes"
-        if case.plan.own_proposer:
+        if wide:
             what = f"is {width}, more nodes than a verify pass takes"
         remedy = f"use 1 to {most}, or set --speculative-dflash-block-size"
         yield Finding("verify-width-unusable", ERROR, "--speculative-num-draft-tokens", what, remedy)
+
+
+def _trees(case: Case) -> Iterator[Finding]:
+    branching, field = case.plan.branching, "--speculative-eagle-topk"
+    if branching is not None and not 1 <= branching <= MAX_BRANCHING:
+        what, remedy = f"is {branching}", f"use 1 (a chain) to {MAX_BRANCHING}"
+        yield Finding("branching-unusable", ERROR, field, what, remedy)
+    elif case.has_trees and case.plan.own_proposer:
+        what = f"is {branching}, and SGLANG_DFLASH_PROPOSER makes the proposals"
+        yield Finding("branching-unusable", ERROR, field, what, "give one of them")
+    elif case.has_trees and case.verify_width < 3:
+        what = f"is {branching}, and {case.verify_width} nodes hold no branch"
+        yield Finding("branching-unusable", ERROR, field, what, "raise --speculative-num-draft-tokens")
+    elif case.has_trees and not case.plan.on_cpu and case.plan.attention != "triton":
+        what = f"is {branching}: on a GPU trees run with Triton attention only"
+        yield Finding("branching-unusable", ERROR, field, what, "add --attention-backend triton")
 
 
 def _capture(case: Case) -> Iterator[Finding]:

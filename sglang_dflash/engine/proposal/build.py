@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 
 from sglang_dflash.engine.proposal.chain import ChainProposer
+from sglang_dflash.engine.proposal.tree import TreeProposer
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.types import Drafted, Proposal, Shape
 
@@ -21,14 +22,17 @@ class Proposer(Protocol):
     def __call__(self, drafted: Drafted) -> Proposal: ...
 
 
-def build_proposer(name: str, block_size: int, width: int, device: torch.device) -> Proposer:
-    """The draft's chain of ``width`` nodes, or the proposer ``name`` ("module:Class").
+def build_proposer(name: str, block_size: int, width: int, branching: int, device: torch.device) -> Proposer:
+    """The draft's chain of ``width`` nodes, a tree of as many where ``branching`` > 1, or the proposer ``name``.
 
-    The class is called with (chain, device); ``chain`` proposes the draft's first min(width, block size) tokens.
+    ``name`` is "module:Class". The class is called with (chain, device); ``chain`` proposes the draft's first
+    min(width, block size) tokens.
 
     Raises:
         DFlashError: ``name`` cannot be imported, or does not propose ``width`` nodes.
     """
+    if branching > 1:
+        return TreeProposer(width, block_size, branching, device)
     chain = ChainProposer(min(width, block_size))
     if not name:
         return chain

@@ -11,6 +11,8 @@ from sglang.kernels.ops.sampling.murmur_hash import murmur_hash32_kernel
 
 from sglang_dflash.kernels.accept.naive import accept as naive_accept
 from sglang_dflash.kernels.accept.triton import accept
+from sglang_dflash.kernels.best_tree.naive import best_tree as naive_best_tree
+from sglang_dflash.kernels.best_tree.triton import best_tree
 from sglang_dflash.kernels.block_convolution.naive import convolve_blocks as naive_convolve_blocks
 from sglang_dflash.kernels.block_convolution.triton import convolve_blocks
 from sglang_dflash.kernels.compact_kv.naive import compact_kv as naive_compact_kv
@@ -170,6 +172,27 @@ def test_selected_path_takes_the_first_of_equal_scores():
     weights = torch.zeros(1, 1, 2).to(DEVICE)
     path = selected_path(anchors, candidates, logits, weights, flat, flat, inputs.TRANSFORMS[0])
     assert path.tolist() == [[3, 5]]
+
+
+@pytest.mark.parametrize("bs", inputs.BATCH_SIZES)
+@pytest.mark.parametrize("pairs", (False, True))
+@pytest.mark.parametrize("positions, k, width", ((1, 1, 2), (1, 3, 7), (15, 4, 32), (7, 5, 19), (15, 1, 40)))
+def test_best_tree(bs, pairs, positions, k, width):
+    arguments, guard = inputs.tree_case(bs, positions, k, pairs, DEVICE, seed=width)
+    for out, wanted in zip(best_tree(*arguments, width), naive_best_tree(*arguments, width), strict=True):
+        assert out.dtype == wanted.dtype and torch.equal(out, wanted)
+    guard.check()
+
+
+def test_best_tree_takes_the_first_found_of_equal_scores():
+    anchors, candidates = torch.tensor([3]).to(DEVICE), torch.tensor([[[7, 5], [6, 8], [1, 2]]]).to(DEVICE)
+    flat = torch.zeros(1, 3, 2, dtype=torch.float64).to(DEVICE)
+    for out, wanted in zip(
+        best_tree(anchors, candidates, flat, None, 12),
+        naive_best_tree(anchors, candidates, flat, None, 12),
+        strict=True,
+    ):
+        assert torch.equal(out, wanted)
 
 
 INJECT_CASES = (

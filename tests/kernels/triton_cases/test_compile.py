@@ -14,6 +14,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from sglang_dflash.kernels.accept.triton import accept
+from sglang_dflash.kernels.best_tree.triton import best_tree
 from sglang_dflash.kernels.block_convolution.triton import convolve_blocks
 from sglang_dflash.kernels.compact_kv.triton import compact_kv
 from sglang_dflash.kernels.inject_kv.triton import inject_kv
@@ -76,6 +77,8 @@ CASES = {
     ),
     "block_convolution": lambda: convolution(BF16, bs=2, block=16, taps=2, groups=8, size=128),
     "block_convolution, fp16, odd": lambda: convolution(FP16, bs=2, block=5, taps=3, groups=3, size=7),
+    "best_tree": lambda: best_tree(*inputs.tree_case(3, 15, 8, False, "cpu", 0)[0], 64),
+    "best_tree, pairs": lambda: best_tree(*inputs.tree_case(3, 15, 5, True, "cpu", 0)[0], 128),
     "selected_path": lambda: path(16, 128, BF16, inputs.TRANSFORMS[0]),
     "selected_path, fp16, odd": lambda: path(5, 24, FP16, inputs.TRANSFORMS[1]),
 }
