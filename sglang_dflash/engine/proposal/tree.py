@@ -21,6 +21,7 @@ class TreeProposer:
     def __call__(self, drafted: Drafted) -> Proposal:
         """-> tree of [bs, W] nodes; padding where the candidates have fewer paths."""
         log_probs, order = drafted.log_probs, None
+        assert log_probs is not None and drafted.candidates is not None  # asked for
         if drafted.transitions is not None:
             log_probs, order = continuations(log_probs, drafted.transitions)
         anchors, width = drafted.tokens[:, 0], self.shape.width
