@@ -16,7 +16,9 @@ Target = Annotated[str, typer.Option(help="Target checkpoint, folder or hub name
 Draft = Annotated[str, typer.Option(help="DFlash draft checkpoint; default: the pair's.")]
 Prompts = Annotated[
     str | None,
-    typer.Option(help="Folder of <kind>.jsonl files, one file, human-eval, gsm8k or agent; default: the pair's."),
+    typer.Option(
+        help="Comma-separated: folders of <kind>.jsonl, files, human-eval, gsm8k, agent; default: the pair's."
+    ),
 ]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 BlockSize = Annotated[int | None, typer.Option(help="Positions per block; default: as trained.")]

@@ -16,7 +16,7 @@ def command(self, port, host="127.0.0.1", gpu=False):
     return [sys.executable, str(stub), str(port), "child", str(child), "-", "-", "-", "-"]
 
 
-def prompts(target, source, kinds=None, per_kind=None):
+def prompts(target, source, kinds=None, per_kind=None, **more):
     record = {"id": "a-0", "kind": "add", "messages": [{"role": "user", "content": "1+1?"}]}
     return [Prompt("a-0", "add", (1, 2), record)] * (per_kind or 1)
 
@@ -26,7 +26,6 @@ run.load_prompts = prompts
 run.fitting = lambda systems: systems
 run.kinds_in = lambda source: ["add"]
 # Long enough to be interrupted where the test wants that.
-repeats = int(sys.argv[2])
-run.REPEATS = repeats
-ok = run.run_demo(run.DemoOptions("target", "draft", folder, 1, 4, 8))
+run.prompt_room = lambda target, max_tokens: None
+ok = run.run_demo(run.DemoOptions("target", "draft", [folder], 1, 4, 8, repeats=int(sys.argv[2])))
 sys.exit(0 if ok else 1)

@@ -19,7 +19,9 @@ from sglang_dflash.tools.arguments import (
 )
 from sglang_dflash.tools.extras import require_extra
 from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
-from sglang_dflash.tools.pair.named import EMBEDDED, find_pair
+from sglang_dflash.tools.pair.named import EMBEDDED, PACES, find_pair
+
+Systems = Annotated[str, typer.Option(help="Comma-separated: plain, builtin, dflash, transformers.")]
 
 app = typer.Typer(help="Measurements.", rich_markup_mode=None)
 
@@ -27,14 +29,14 @@ app = typer.Typer(help="Measurements.", rich_markup_mode=None)
 @app.callback(invoke_without_command=True)
 def bench(
     context: typer.Context,
-    systems: Annotated[str, typer.Option(help="Comma-separated: plain, builtin, dflash.")] = "plain,builtin,dflash",
-    concurrency: Annotated[str, typer.Option(help="Comma-separated requests in flight.")] = "1,4,8,16",
-    repeats: Annotated[int, typer.Option(help="Counted repetitions; medians are taken over them.", min=1)] = 5,
+    systems: Systems = "plain,builtin,dflash",
+    concurrency: Annotated[str, typer.Option(help="Comma-separated requests in flight; default: the pair's.")] = "",
+    repeats: Annotated[int | None, typer.Option(help="Counted repetitions; default: the pair's.", min=1)] = None,
     kinds: Annotated[str, typer.Option(help="Comma-separated kinds; default: all deterministic ones.")] = "",
-    per_kind: Annotated[int, typer.Option(help="Prompts per kind.", min=1)] = 2,
+    per_kind: Annotated[int | None, typer.Option(help="Prompts per kind; default: the pair's.", min=1)] = None,
     longest: Annotated[bool, typer.Option("--longest", help="Of each kind, those with the longest answers.")] = False,
     prompts: Prompts = None,
-    max_tokens: MaxTokens = 256,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer; default: the pair's.", min=1)] = None,
     pair: PairName = EMBEDDED,
     target: Target = "",
     draft: Draft = "",
@@ -50,19 +52,21 @@ def bench(
     if context.invoked_subcommand is not None:
         return
     require_extra("bench")  # the plot's library
-    from sglang_dflash.tools.bench.prompt_sets import find_prompts
+    from sglang_dflash.tools.bench.prompt_sets import find_all_prompts
     from sglang_dflash.tools.bench.run import BenchOptions, run_bench
 
-    chosen = find_pair(pair, target, draft)
+    chosen, pace = find_pair(pair, target, draft), PACES[pair]
     options = BenchOptions(
         systems=words("systems", systems),
-        concurrencies=tuple(int(word) for word in words("concurrency", concurrency, str.isdigit)),
-        repeats=repeats,
+        concurrencies=tuple(int(word) for word in words("concurrency", concurrency or pace.concurrencies, str.isdigit)),
+        repeats=repeats or pace.repeats,
+        streamed=pace.streamed,
         kinds=words("kinds", kinds) if kinds else None,
         per_kind=per_kind,
+        count=pace.prompts,
         longest=longest,
-        prompts=find_prompts(prompts) if prompts else chosen.prompts,
-        max_tokens=max_tokens,
+        prompts=find_all_prompts(prompts) if prompts else [chosen.prompts],
+        max_tokens=max_tokens or pace.max_tokens,
         target=chosen.target,
         draft=chosen.draft,
         flags=tuple(shlex.split(server_flags)),
@@ -110,6 +114,43 @@ def cost(
     from sglang_dflash.tools.bench.roundcost import run_round_cost
 
     run_round_cost(target, draft, prompts, batch_sizes, server_flags, operations, out)
+
+
+@app.command()
+def equality(
+    pair: PairName = EMBEDDED,
+    target: Target = "",
+    draft: Draft = "",
+    prompts: Prompts = None,
+    per_kind: Annotated[int | None, typer.Option(help="Prompts per kind; default: all.", min=1)] = None,
+    max_tokens: MaxTokens = 96,
+    concurrency: Annotated[str, typer.Option(help="Comma-separated requests in flight.")] = "1,8",
+    overlap: Annotated[str, typer.Option(help="Comma-separated: off, on.")] = "off,on",
+    transformers: Annotated[int, typer.Option(help="Prompts that the library answers, too.", min=0)] = 0,
+    server_flags: ServerFlags = "",
+    out: Annotated[Path, typer.Option(help="Folder of the answers; run again to go on.")] = Path("runs/equality"),
+) -> None:
+    """Greedy answers to whole prompt sets beside plain decoding's, token for token; ties are counted."""
+    from sglang_dflash.tools.bench.equal import EqualOptions, run_equality
+    from sglang_dflash.tools.bench.prompt_sets import find_all_prompts
+    from sglang_dflash.tools.bench.prompts import load_prompts, prompt_room
+
+    chosen, flags = find_pair(pair, target, draft), shlex.split(server_flags)
+    source = find_all_prompts(prompts) if prompts else chosen.prompts
+    room = prompt_room(chosen.target, max_tokens, flags)
+    options = EqualOptions(
+        target=chosen.target,
+        draft=chosen.draft,
+        prompts=tuple(load_prompts(chosen.target, source, per_kind=per_kind, room=room)),
+        max_tokens=max_tokens,
+        concurrencies=tuple(int(word) for word in words("concurrency", concurrency, str.isdigit)),
+        overlaps=words("overlap", overlap),
+        hub_prompts=transformers,
+        flags=tuple(flags),
+        out=out,
+    )
+    if not run_equality(options):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -68,13 +68,25 @@ def compare(turns: Sequence[Turn], prompts: Sequence[Prompt], judge: Client | No
             position = first_difference(reference.token_ids, answer.token_ids)
             if position is None:
                 continue
-            expected = _at(reference.token_ids, position)
-            given = _at(answer.token_ids, position)
-            key = (prompt.id, turn.system, position, given)
+            key = (prompt.id, turn.system, answer.token_ids[: position + 1])
             if key not in found:
-                prefix = (*prompt.token_ids, *reference.token_ids[:position])
-                found[key] = Difference(*key[:3], expected, given, _gap(judge, prefix, expected, given), limit)
+                found[key] = judged(prompt, turn.system, reference.token_ids, answer.token_ids, judge, limit)
     return Comparison(sum(len(turn.answers) for turn in turns), list(found.values()), limit)
+
+
+def judged(
+    prompt: Prompt,
+    system: str,
+    reference: Sequence[int],
+    answer: Sequence[int],
+    judge: Client | None,
+    limit: float = TIE,
+) -> Difference:
+    """The first difference of two answers that differ; arguments as of ``compare``."""
+    position = first_difference(reference, answer)
+    expected, given = _at(reference, position), _at(answer, position)
+    gap = _gap(judge, (*prompt.token_ids, *reference[:position]), expected, given)
+    return Difference(prompt.id, system, position, expected, given, gap, limit)
 
 
 def _at(tokens: Sequence[int], position: int) -> int | None:

@@ -6,11 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from sglang_dflash.tools.bench.hub import HubSystem
 from sglang_dflash.tools.bench.prompts import Prompt
 from sglang_dflash.tools.bench.stages import StageLog
 from sglang_dflash.tools.serve import Generation, ServerProcess
 
 SLICE = 4  # prompts of a slice, per request in flight: few enough that a slow second hits every system
+WARM_TOKENS = 32  # of an answer before the first turn
+System = ServerProcess | HubSystem
 
 
 class Turn(NamedTuple):
@@ -54,7 +57,7 @@ class Plan(NamedTuple):
 
 
 def take_turn(
-    server: ServerProcess, prompts: Sequence[Prompt], concurrency: int, max_tokens: int, streamed: bool = False
+    server: System, prompts: Sequence[Prompt], concurrency: int, max_tokens: int, streamed: bool = False
 ) -> tuple[float, float, list[Generation]]:
     """Wall seconds, scheduler's processor seconds and answers of one batch, from an empty radix cache."""
     server.client.flush_cache()
@@ -67,29 +70,39 @@ def take_turn(
 
 
 def measure(
-    servers: Mapping[str, ServerProcess],
+    servers: Mapping[str, System],
     prompts: Sequence[Prompt],
     plan: Plan,
     max_tokens: int,
     stage_log: StageLog,
     progress: Callable[[int, int], None],
 ) -> list[Turn]:
-    """Every turn of the plan. The systems' order rotates, so that none is always first; warm-up is not kept."""
-    for server in servers.values():
-        for concurrency in {1, max(plan.concurrencies)}:
-            take_turn(server, prompts[: 2 * concurrency], concurrency, max_tokens)
-    turns, schedule = [], list(plan.turns())
-    order = deque(servers)
-    for number, (concurrency, repeat, streamed) in enumerate(schedule):
-        pieces = {name: [] for name in servers}
-        for part in slices(prompts, SLICE * concurrency):
+    """Every turn of the plan. The systems' order rotates, so that none is always first; warm-up is not kept.
+
+    Args:
+        progress: called with the batches done and their number.
+    """
+    warmings = [(server, concurrency) for server in servers.values() for concurrency in {1, max(plan.concurrencies)}]
+    schedule = [(*turn, list(slices(prompts, SLICE * turn[0]))) for turn in plan.turns()]
+    total = len(warmings) + sum(
+        len(parts) * sum(server.streams or not streamed for server in servers.values())
+        for _, _, streamed, parts in schedule
+    )
+    done = itertools.count(1)
+    for server, concurrency in warmings:
+        take_turn(server, prompts[: 2 * concurrency], concurrency, min(max_tokens, WARM_TOKENS))
+        progress(next(done), total)
+    turns, order = [], deque(servers)
+    for concurrency, repeat, streamed, parts in schedule:
+        pieces = {name: [] for name, server in servers.items() if server.streams or not streamed}
+        for part in parts:
             order.rotate()
-            for name in order:
+            for name in (name for name in order if name in pieces):
                 mark = stage_log.mark()
                 taken = take_turn(servers[name], part, concurrency, max_tokens, streamed)
                 pieces[name].append((*taken, stage_log.since(mark) if name == "dflash" else []))
-        turns += [_joined(name, concurrency, repeat, streamed, pieces[name]) for name in servers]
-        progress(number + 1, len(schedule))
+                progress(next(done), total)
+        turns += [_joined(name, concurrency, repeat, streamed, taken) for name, taken in pieces.items()]
     return turns
 
 

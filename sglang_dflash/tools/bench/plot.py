@@ -6,7 +6,7 @@ from pathlib import Path
 from sglang_dflash.tools.bench.summary import Cell, speedup
 from sglang_dflash.tools.bench.systems import LABELS
 
-COLOURS = {"plain": "#888888", "builtin": "#e08a3c", "dflash": "#2f6fbd"}
+COLOURS = {"transformers": "#b8a04a", "plain": "#888888", "builtin": "#e08a3c", "dflash": "#2f6fbd"}
 
 
 def save_plot(cells: Sequence[Cell], path: Path, title: str, same: bool) -> None:

@@ -72,3 +72,8 @@ def find_prompts(source: str) -> Path:
         partial.write_text("".join(json.dumps(record) + "\n" for record in records))
         partial.replace(path)
     return path
+
+
+def find_all_prompts(sources: str) -> list[Path]:
+    """The files or folders of a comma-separated list, each as ``find_prompts`` finds it."""
+    return [find_prompts(source.strip()) for source in sources.split(",")]

@@ -1,7 +1,9 @@
 """Prompts with their answers, rendered to token ids once, so that every system gets the same input."""
 
+import argparse
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,25 +24,31 @@ class Prompt(NamedTuple):
         return self.record["messages"][-1]["content"]
 
 
+Sources = Path | Sequence[Path]
+
+
 def load_prompts(
     target: str,
-    source: Path,
+    source: Sources,
     kinds: Sequence[str] | None = None,
     per_kind: int | None = None,
     longest: bool = False,
+    room: int | None = None,
+    say: Callable[[str], None] = print,
 ) -> list[Prompt]:
-    """Prompts of a folder of ``<kind>.jsonl`` files, or of one such file, kinds taking turns.
+    """Prompts of folders of ``<kind>.jsonl`` files, or of such files, kinds taking turns.
 
     Args:
         target: model folder or hub name, whose tokenizer and chat template render the messages.
         kinds: which ones; None takes every kind found.
         per_kind: how many of each kind, the first ones; None takes all.
         longest: take those with the longest answers instead.
+        room: tokens that a prompt may have; ``say`` is told how many longer ones are left out. None: any number.
 
     Raises:
-        DFlashError: nothing found, or an unknown kind.
+        DFlashError: nothing found, an unknown kind, or one whose prompts are all too long.
     """
-    files = {path.stem: path for path in _files(Path(source))}
+    files = _files(source)
     wanted = list(files) if kinds is None else list(kinds)
     for kind in wanted:
         if kind not in files:
@@ -51,10 +59,43 @@ def load_prompts(
         records = read_records(files[kind])
         if longest:
             records.sort(key=lambda record: -len(record["answer"]))
-        records = records[:per_kind]
-        columns.append([Prompt(r["id"], r["kind"], render(r["messages"]), r) for r in records])
-    longest = max(len(column) for column in columns)
-    return [column[row] for row in range(longest) for column in columns if row < len(column)]
+        rendered = (Prompt(r["id"], r["kind"], render(r["messages"]), r) for r in records)
+        columns.append(_first(rendered, len(records), per_kind, room, kind, say))
+    rows = max(len(column) for column in columns)
+    return [column[row] for row in range(rows) for column in columns if row < len(column)]
+
+
+def _first(rendered: Iterator[Prompt], count: int, wanted: int | None, room: int | None, kind: str, say):
+    """The first ``wanted`` prompts of ``count`` that have room."""
+    if room is None:
+        return list(itertools.islice(rendered, wanted))
+    every = list(rendered)
+    fitting = [prompt for prompt in every if len(prompt.token_ids) <= room]
+    if not fitting:
+        shortest = min(len(prompt.token_ids) for prompt in every)
+        raise DFlashError(
+            "prompts",
+            f"the shortest prompt of {kind} has {shortest} tokens, and the target's context has room for {room}",
+            "choose other prompts, or shorter answers",
+        )
+    if len(fitting) < count:
+        say(f"{kind}: {count - len(fitting)} of {count} prompts have more than {room} tokens, and are left out")
+    return fitting[:wanted]
+
+
+def prompt_room(target: str, max_tokens: int, flags: Sequence[str] = ()) -> int | None:
+    """Tokens that a prompt may have beside an answer of ``max_tokens`` in the context of the target, or of the flags.
+
+    None where neither says how long that is.
+    """
+    from transformers import AutoConfig
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--context-length", type=int)
+    context = parser.parse_known_args(list(flags))[0].context_length
+    if context is None:
+        context = getattr(AutoConfig.from_pretrained(target).get_text_config(), "max_position_embeddings", None)
+    return None if context is None else context - max_tokens
 
 
 def read_records(path: Path) -> list[dict]:
@@ -81,15 +122,21 @@ def read_records(path: Path) -> list[dict]:
     return records
 
 
-def kinds_in(source: Path) -> list[str]:
+def kinds_in(source: Sources) -> list[str]:
     """The kinds found there."""
-    return [path.stem for path in _files(Path(source))]
+    return list(_files(source))
 
 
-def _files(source: Path) -> list[Path]:
-    found = sorted(source.glob("*.jsonl")) if source.is_dir() else [source] if source.exists() else []
-    if not found:
-        raise DFlashError("prompts", f"no .jsonl files at {source}", "give a folder of <kind>.jsonl files, or one file")
+def _files(source: Sources) -> dict[str, Path]:
+    """Files by kind."""
+    found = {}
+    for path in [Path(source)] if isinstance(source, str | Path) else source:
+        here = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.exists() else []
+        if not here:
+            raise DFlashError(
+                "prompts", f"no .jsonl files at {path}", "give a folder of <kind>.jsonl files, or one file"
+            )
+        found |= {file.stem: file for file in here}
     return found
 
 

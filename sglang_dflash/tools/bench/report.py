@@ -8,7 +8,7 @@ from rich.table import Table
 
 from sglang_dflash.tools.bench.equality import Comparison
 from sglang_dflash.tools.bench.summary import Cell, speedup
-from sglang_dflash.tools.bench.systems import LABELS
+from sglang_dflash.tools.bench.systems import HUB, LABELS
 
 MISSING = "n/a"
 POSITIONS = "Share of rounds that kept draft position"
@@ -32,10 +32,10 @@ def show(console: Console, title: str, table: Table | None) -> None:
 
 
 def ratios(cells: Sequence[Cell]) -> list[dict]:
-    """Every speed-up that the cells allow: over plain, and ours over the built-in worker."""
+    """Every speed-up that the cells allow: over plain, ours over the built-in worker and over transformers."""
     rows = []
     for concurrency in dict.fromkeys(cell.concurrency for cell in cells):
-        for system, over in (("builtin", "plain"), ("dflash", "plain"), ("dflash", "builtin")):
+        for system, over in (("builtin", "plain"), ("dflash", "plain"), ("dflash", "builtin"), ("dflash", HUB)):
             value = speedup(cells, system, over, concurrency)
             by_cpu = speedup(cells, system, over, concurrency, "tokens_per_cpu_second")
             if value is not None:
@@ -49,15 +49,16 @@ def speed_table(cells: Sequence[Cell], same: bool) -> Table:
     table = plain_table()
     table.add_column("in flight", justify="right")
     table.add_column("system", no_wrap=True)
-    columns = "tokens/s", "over plain", "over built-in", "tokens/CPU s", "over plain", "over built-in"
-    for name in (*columns, "first token ms", "ms/token", "ms/round", "accept length"):
+    others = tuple(name for name in ("plain", "builtin", HUB) if any(cell.system == name for cell in cells))
+    over = tuple(f"over {LABELS[name]}" for name in others)
+    for name in ("tokens/s", *over, "tokens/CPU s", *over, "first token ms", "ms/token", "ms/round", "accept length"):
         table.add_column(name, justify="right")
     for cell in cells:
         table.add_row(
             str(cell.concurrency),
             LABELS[cell.system],
-            *_figure(cells, cell, "tokens_per_second", same),
-            *_figure(cells, cell, "tokens_per_cpu_second", same),
+            *_figure(cells, cell, "tokens_per_second", others, same),
+            *_figure(cells, cell, "tokens_per_cpu_second", others, same),
             number(cell.first_token_ms),
             number(cell.inter_token_ms, 2),
             number(cell.round_ms, 2),
@@ -67,8 +68,8 @@ def speed_table(cells: Sequence[Cell], same: bool) -> Table:
     return table
 
 
-def _figure(cells: Sequence[Cell], cell: Cell, figure: str, same: bool) -> list[str]:
-    ratio = [speedup(cells, cell.system, over, cell.concurrency, figure) for over in ("plain", "builtin")]
+def _figure(cells: Sequence[Cell], cell: Cell, figure: str, others: Sequence[str], same: bool) -> list[str]:
+    ratio = [speedup(cells, cell.system, over, cell.concurrency, figure) for over in others]
     return [number(getattr(cell, figure), 0), *(number(value if same else None, 2, "x") for value in ratio)]
 
 

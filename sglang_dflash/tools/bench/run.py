@@ -8,26 +8,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.bench.equality import HALF_TIE, TIE, Comparison, compare
+from sglang_dflash.tools.bench.hub import HubSystem
 from sglang_dflash.tools.bench.measure import Plan, Turn, measure
 from sglang_dflash.tools.bench.memory import gpu_bytes, peak_bytes
 from sglang_dflash.tools.bench.plot import save_plot
-from sglang_dflash.tools.bench.prompts import Prompt, kinds_in, load_prompts
+from sglang_dflash.tools.bench.progress import batches
+from sglang_dflash.tools.bench.prompts import Prompt, kinds_in, load_prompts, prompt_room
 from sglang_dflash.tools.bench.provenance import provenance
 from sglang_dflash.tools.bench.report import print_report, ratios
 from sglang_dflash.tools.bench.stages import StageLog
 from sglang_dflash.tools.bench.summary import Cell, repeated_share, summarise
-from sglang_dflash.tools.bench.systems import build_specs, fitting
+from sglang_dflash.tools.bench.systems import HUB, LABELS, build_specs, fitting
 from sglang_dflash.tools.pair.kinds import FREE_KINDS
-from sglang_dflash.tools.serve import WORKERS, ServerProcess
+from sglang_dflash.tools.serve import ServerProcess
 from sglang_dflash.tools.serve.console import make_console, started
 from sglang_dflash.tools.serve.log import log_folder
 from sglang_dflash.tools.serve.spec import accelerator_present
 
-STREAMED_REPEATS = 2
 IDLE_SECONDS = 2.0
 SEED = 20260206  # of the prompts' order
 
@@ -39,10 +39,12 @@ class BenchOptions:
     systems: tuple[str, ...]
     concurrencies: tuple[int, ...]
     repeats: int
+    streamed: int  # repetitions that stream, at most ``repeats``
     kinds: tuple[str, ...] | None  # None: every kind whose answers are a function of the prompt
-    per_kind: int
+    per_kind: int | None  # None: as many as make up ``count``
+    count: int  # prompts over all kinds
     longest: bool
-    prompts: Path
+    prompts: Sequence[Path]
     max_tokens: int
     target: str
     draft: str
@@ -54,8 +56,8 @@ class BenchOptions:
 
     def __post_init__(self):
         for name in self.systems:
-            if name not in WORKERS:
-                raise DFlashError("systems", f"has {name!r}", f"use some of {', '.join(WORKERS)}")
+            if name not in LABELS:
+                raise DFlashError("systems", f"has {name!r}", f"use some of {', '.join(LABELS)}")
         if min(self.concurrencies) < 1:
             raise DFlashError("concurrency", "has a value under 1", "give whole numbers from 1")
 
@@ -63,9 +65,9 @@ class BenchOptions:
 def run_bench(options: BenchOptions) -> bool:
     """Measure and report; False where the outputs differed."""
     console = make_console()
-    prompts = _prompts(options)
+    prompts = _prompts(options, console)
     systems = fitting(options.systems)
-    for name in set(options.systems) - set(systems):
+    for name in set(options.systems) - set(systems) - {HUB}:
         console.print(f"Not enough memory for {len(options.systems)} servers: without {name}.")
     stages = not accelerator_present() if options.stages is None else options.stages
     with log_folder() as folder:
@@ -78,7 +80,10 @@ def run_bench(options: BenchOptions) -> bool:
         with started(specs, console, folder) as servers:
             origin = provenance()
             idle = _idle_share(servers)
-            turns = _measure(options, servers, prompts, stage_log, console)
+            every = {HUB: HubSystem(options.target), **servers} if HUB in options.systems else servers
+            plan = Plan(options.concurrencies, options.repeats, min(options.repeats, options.streamed))
+            with batches(console) as progress:
+                turns = measure(every, prompts, plan, options.max_tokens, stage_log, progress)
             judge = servers["plain"].client if "plain" in servers else None
             limit = TIE if options.exact or not accelerator_present() else HALF_TIE
             comparison = compare(turns, prompts, judge, limit)
@@ -104,11 +109,19 @@ def run_bench(options: BenchOptions) -> bool:
     return not comparison.wrong
 
 
-def _prompts(options: BenchOptions) -> list[Prompt]:
+def _prompts(options: BenchOptions, console: Console) -> list[Prompt]:
     kinds = options.kinds
     if kinds is None:
         kinds = [kind for kind in kinds_in(options.prompts) if kind not in FREE_KINDS]
-    prompts = load_prompts(options.target, options.prompts, kinds, options.per_kind, options.longest)
+    per_kind = options.per_kind or -(-options.count // len(kinds))
+    room = prompt_room(options.target, options.max_tokens, options.flags)
+    prompts = load_prompts(options.target, options.prompts, kinds, per_kind, options.longest, room, console.print)
+    if len(prompts) < max(options.concurrencies):
+        raise DFlashError(
+            "concurrency",
+            f"is {max(options.concurrencies)}, and there are {len(prompts)} prompts",
+            "take more of them with --per-kind, or fewer in flight",
+        )
     random.Random(SEED).shuffle(prompts)
     return prompts
 
@@ -120,22 +133,8 @@ def _idle_share(servers: Mapping[str, ServerProcess]) -> dict[str, float]:
     return {name: (server.cpu_seconds() - before[name]) / IDLE_SECONDS for name, server in servers.items()}
 
 
-def _measure(options, servers, prompts, stage_log, console) -> list[Turn]:
-    plan = Plan(options.concurrencies, options.repeats, min(options.repeats, STREAMED_REPEATS))
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("Measuring", total=None)
-        return measure(
-            servers,
-            prompts,
-            plan,
-            options.max_tokens,
-            stage_log,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
-
-
 def _plain_options(options: BenchOptions) -> dict:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    return asdict(options) | {"prompts": [str(path) for path in options.prompts], "out": str(options.out)}
 
 
 def _results(turns: Sequence[Turn], cells: Sequence[Cell], comparison: Comparison) -> dict:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sglang_dflash.tools.bench.measure import Turn
 from sglang_dflash.tools.bench.stages import stage_medians
+from sglang_dflash.tools.bench.systems import LABELS
 from sglang_dflash.tools.serve import Generation
 
 
@@ -34,9 +35,13 @@ class Cell(NamedTuple):
 
 def acceptance(answers: Iterable[Generation]) -> Acceptance:
     """Acceptance over all rounds of the answers."""
-    counts: list[int] = []  # counts[n]: rounds that kept n draft tokens
-    for answer in answers:
-        histogram = answer.correct_drafts_histogram
+    return kept_by_position(answer.correct_drafts_histogram for answer in answers)
+
+
+def kept_by_position(histograms: Iterable[Sequence[int]]) -> Acceptance:
+    """Acceptance from each answer's count of rounds that kept 0, 1, 2, ... draft tokens."""
+    counts: list[int] = []
+    for histogram in histograms:
         counts += [0] * (len(histogram) - len(counts))
         for number, count in enumerate(histogram):
             counts[number] += count
@@ -71,7 +76,7 @@ def _matching(turns, system, concurrency) -> list[Turn]:
 
 
 def _rank(system: str) -> int:
-    return ("plain", "builtin", "dflash").index(system)
+    return list(LABELS).index(system)
 
 
 def _cell(system: str, concurrency: int, turns: list[Turn]) -> Cell:

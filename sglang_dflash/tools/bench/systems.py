@@ -6,7 +6,8 @@ import psutil
 
 from sglang_dflash.tools.serve.spec import WORKERS, ServerSpec
 
-LABELS = {"plain": "plain", "builtin": "built-in", "dflash": "sglang-dflash"}
+HUB = "transformers"  # the library's own generate, in this process
+LABELS = {HUB: HUB, "plain": "plain", "builtin": "built-in", "dflash": "sglang-dflash"}
 SERVER_BYTES = 2_500_000_000  # of three Python processes that hold torch and SGLang
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sglang_dflash.tools.arguments import Draft, Exact, MaxTokens, PairName, Prompts, Target
-from sglang_dflash.tools.pair.named import EMBEDDED, find_pair
+from sglang_dflash.tools.pair.named import EMBEDDED, PACES, find_pair
 
 
 def demo(
@@ -13,17 +13,25 @@ def demo(
     target: Target = "",
     draft: Draft = "",
     prompts: Prompts = None,
-    questions: Annotated[int, typer.Option(help="How many are shown.", min=1)] = 5,
-    measured: Annotated[int, typer.Option(help="How many are measured.", min=1)] = 48,
-    max_tokens: MaxTokens = 256,
+    questions: Annotated[int | None, typer.Option(help="How many are shown; default: the pair's.", min=1)] = None,
+    measured: Annotated[int | None, typer.Option(help="How many are measured; default: the pair's.", min=1)] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer; default: the pair's.", min=1)] = None,
 ) -> None:
     """Serve a pair and watch plain decoding and DFLASH give the same answers."""
-    from sglang_dflash.tools.bench.prompt_sets import find_prompts
+    from sglang_dflash.tools.bench.prompt_sets import find_all_prompts
     from sglang_dflash.tools.demo.run import DemoOptions, run_demo
 
-    chosen = find_pair(pair, target, draft)
-    source = find_prompts(prompts) if prompts else chosen.prompts
-    if not run_demo(DemoOptions(chosen.target, chosen.draft, source, questions, measured, max_tokens)):
+    chosen, pace = find_pair(pair, target, draft), PACES[pair]
+    options = DemoOptions(
+        target=chosen.target,
+        draft=chosen.draft,
+        prompts=find_all_prompts(prompts) if prompts else [chosen.prompts],
+        questions=questions or pace.shown,
+        measured=measured or pace.demo_prompts,
+        max_tokens=max_tokens or pace.max_tokens,
+        repeats=pace.demo_repeats,
+    )
+    if not run_demo(options):
         raise typer.Exit(1)
 
 

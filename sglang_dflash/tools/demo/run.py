@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from sglang_dflash.tools.bench.equality import compare
 from sglang_dflash.tools.bench.measure import Plan, measure
-from sglang_dflash.tools.bench.prompts import Prompt, kinds_in, load_prompts
+from sglang_dflash.tools.bench.progress import batches
+from sglang_dflash.tools.bench.prompts import Prompt, kinds_in, load_prompts, prompt_room
 from sglang_dflash.tools.bench.report import POSITIONS, equality_line, number, plain_table, position_table, show
 from sglang_dflash.tools.bench.stages import StageLog
 from sglang_dflash.tools.bench.summary import Cell, speedup, summarise
@@ -25,7 +25,6 @@ from sglang_dflash.tools.serve.log import log_folder
 # Unlike each other under speculation: arithmetic, code, copying, a chat, prose.
 SHOWN_KINDS = ("add", "py", "csv", "chat", "prose", "table", "day", "words", "seq", "sort")
 CONCURRENCIES = (1, 8)
-REPEATS = 3
 
 
 class DemoOptions(NamedTuple):
@@ -33,10 +32,11 @@ class DemoOptions(NamedTuple):
 
     target: str
     draft: str
-    prompts: Path
+    prompts: Sequence[Path]
     questions: int
     measured: int
     max_tokens: int
+    repeats: int
 
 
 def run_demo(options: DemoOptions) -> bool:
@@ -44,10 +44,12 @@ def run_demo(options: DemoOptions) -> bool:
     console = make_console()
     begun = time.monotonic()
     kinds = kinds_in(options.prompts)
-    shown = _questions(options, kinds)
+    room = prompt_room(options.target, options.max_tokens)
+    shown = _questions(options, kinds, room)
     fixed = [kind for kind in kinds if kind not in FREE_KINDS]
     per_kind = -(-options.measured // len(fixed))
-    measured = load_prompts(options.target, options.prompts, fixed, per_kind)[: options.measured]
+    measured = load_prompts(options.target, options.prompts, fixed, per_kind, room=room, say=console.print)
+    measured = measured[: options.measured]
     systems = fitting(WORKERS)
     if systems != WORKERS:
         console.print("Not enough free memory for three servers: the built-in worker is left out.")
@@ -63,33 +65,28 @@ def run_demo(options: DemoOptions) -> bool:
                 client.generate(measured[0].token_ids, {"temperature": 0.0, "max_new_tokens": 8})
             same = [show_question(console, prompt, clients, options.max_tokens) for prompt in shown]
             console.print()
-            alike = _measured(console, servers, measured, options.max_tokens, folder)
+            alike = _measured(console, servers, measured, options, folder)
     console.print(f"Every server is stopped. This took {time.monotonic() - begun:.0f} s.")
     return all(same) and alike
 
 
-def _questions(options: DemoOptions, kinds: Sequence[str]) -> list[Prompt]:
+def _questions(options: DemoOptions, kinds: Sequence[str], room: int) -> list[Prompt]:
     wanted = [kind for kind in SHOWN_KINDS if kind in kinds] or list(kinds)
-    return load_prompts(options.target, options.prompts, wanted[: options.questions], 1)
+    per_kind = -(-options.questions // len(wanted))
+    wanted = wanted[: options.questions]
+    # What is left out is said of the measured ones.
+    found = load_prompts(options.target, options.prompts, wanted, per_kind, room=room, say=lambda line: None)
+    return found[: options.questions]
 
 
-def _measured(console: Console, servers, prompts: Sequence[Prompt], max_tokens: int, folder: Path) -> bool:
-    plan = Plan(CONCURRENCIES, REPEATS, streamed=0)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        if not console.is_terminal:
-            console.print("Measuring, one server at a time ...")
-        task = progress.add_task("Measuring, one server at a time", total=None)
-        turns = measure(
-            servers,
-            prompts,
-            plan,
-            max_tokens,
-            StageLog(folder / "none"),
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
+def _measured(console: Console, servers, prompts: Sequence[Prompt], options: DemoOptions, folder: Path) -> bool:
+    plan = Plan(CONCURRENCIES, options.repeats, streamed=0)
+    with batches(console) as progress:
+        turns = measure(servers, prompts, plan, options.max_tokens, StageLog(folder / "none"), progress)
     comparison = compare(turns, prompts, servers["plain"].client)
     cells = summarise(turns)
-    show(console, f"{len(prompts)} questions, medians of {REPEATS}", _speeds(cells, not comparison.wrong))
+    title = f"{len(prompts)} questions, answers of at most {options.max_tokens} tokens, medians of {options.repeats}"
+    show(console, title, _speeds(cells, not comparison.wrong))
     show(console, POSITIONS, position_table(cells))
     console.print()
     console.print(equality_line(comparison), style="bold green" if not comparison.wrong else "bold red")

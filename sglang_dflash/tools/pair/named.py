@@ -21,6 +21,25 @@ class Pair(NamedTuple):
     prompts: Path
 
 
+class Pace(NamedTuple):
+    """How much demo and bench measure unless told otherwise: minutes, at the pair's speed."""
+
+    shown: int  # questions of the demo
+    demo_prompts: int
+    demo_repeats: int
+    prompts: int  # of bench, over all kinds
+    repeats: int
+    streamed: int  # repetitions that stream
+    concurrencies: str
+    max_tokens: int
+
+
+PACES = {
+    EMBEDDED: Pace(5, 48, 3, 34, 5, 2, "1,4,8,16", 256),
+    SMOLLM2: Pace(2, 8, 1, 8, 2, 1, "1,4,8", 48),  # a hundred times the work of a token
+}
+
+
 def _embedded(dtype: str) -> Pair:
     if dtype != "float32":
         raise DFlashError(

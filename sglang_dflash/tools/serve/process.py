@@ -39,6 +39,8 @@ class ServerProcess:
     ``command`` replaces the spec's command line and ``launcher`` the way it is started (tests).
     """
 
+    streams = True
+
     def __init__(
         self,
         spec: ServerSpec,
