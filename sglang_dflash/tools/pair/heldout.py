@@ -48,14 +48,6 @@ def build_records(kind: str) -> list[dict]:
     return records
 
 
-def write_heldout(folder: Path = HELDOUT_DIR) -> None:
-    """Write every kind's file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in HELDOUT_KINDS:
-        lines = [json.dumps(r, ensure_ascii=False) for r in build_records(kind)]
-        (folder / f"{kind}.jsonl").write_text("\n".join(lines) + "\n")
-
-
 def load_heldout(kind: str, limit: int | None = None, folder: Path = HELDOUT_DIR) -> list[dict]:
     """Records of a kind: ``id, kind, messages, answer, check, key``."""
     path = folder / f"{kind}.jsonl"

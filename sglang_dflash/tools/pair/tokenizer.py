@@ -8,16 +8,11 @@ its leading space, so a copied word has the same id in prompt and answer.
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
-from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from sglang_dflash.tools.pair import PAIR_DIR
-from sglang_dflash.tools.pair.kinds import KINDS
-from sglang_dflash.tools.pair.stream import example_at
 
 PAD, USER, ASSISTANT, END, MASK = range(5)
 SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<|mask|>")
@@ -30,21 +25,8 @@ CHAT_TEMPLATE = (
 )
 _PIECE = r"\n +| ?[a-z]+|[A-Z][a-z]*|[0-9]|\n| +|[^A-Za-z0-9\n ]"
 _MAX_VOCAB = 1024
-# Frozen, so that ids stay what trained weights know when a kind changes later.
+# Pieces that the generators wrote at least four times, most frequent first; frozen, so that ids stay what weights know.
 WORDS_FILE = PAIR_DIR / "weights" / "words.json"
-
-
-@lru_cache(maxsize=2)
-def closed_vocabulary(samples_per_kind: int = 3000, seed: int = 1, least: int = 4) -> tuple[str, ...]:
-    """Multi-character pieces seen at least ``least`` times, most frequent first."""
-    counts: Counter[str] = Counter()
-    for kind in KINDS:
-        for index in range(samples_per_kind):
-            example = example_at("vocabulary", kind, seed, index)
-            for text in (example.question, example.answer, example.follow or ""):
-                counts.update(re.findall(_PIECE, text))
-    words = [(n, w) for w, n in counts.items() if n >= least and len(w) > 1 and w.isascii()]
-    return tuple(w for _, w in sorted(words, key=lambda pair: (-pair[0], pair[1])))
 
 
 def build_tokenizer() -> Tokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -41,7 +42,7 @@ def write_answers(
         raise DFlashError("questions", f"{questions} does not exist", "run train questions first")
     asked = [json.loads(line) for line in questions.read_text().splitlines()]
     done = len(path.read_text().splitlines()) if path.exists() else 0
-    tokens = 0
+    tokens, began = 0, time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
     while done < len(asked):
         some = asked[done : done + batch]
@@ -62,4 +63,5 @@ def write_answers(
                 f.write(json.dumps(line) + "\n")
         done += len(some)
         tokens += sum(len(generation.token_ids) for generation in generations)
-        on_progress(f"{done} of {len(asked)} answers, {tokens} tokens in this session")
+        rate = tokens / (time.monotonic() - began)
+        on_progress(f"{done} of {len(asked)} answers, {tokens} tokens in this session, {rate:.0f} tokens/s")

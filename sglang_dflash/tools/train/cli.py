@@ -25,6 +25,7 @@ from sglang_dflash.tools.train.cli_options import (
     dtype_of,
     fail,
     ids_of,
+    settings,
     split,
     start,
 )
@@ -54,24 +55,13 @@ def target(
     device: Device = "auto",
 ) -> None:
     """Train the embedded target, or a small one of any architecture; run again with the same --out to resume."""
-    device = start("target", locals())
+    options = dict(locals())
+    options["device"] = start("target", options)
     from sglang_dflash.tools.train.export import export_target
     from sglang_dflash.tools.train.target import TargetRun, TargetTrainer
 
     try:
-        run = TargetRun(
-            out,
-            minutes,
-            seed,
-            steps,
-            tokens,
-            kinds=split(kinds),
-            layers=layers,
-            hidden=hidden,
-            config=config,
-            device=device,
-            start_from=start_from,
-        )
+        run = TargetRun(**settings(TargetRun, options, kinds=split(kinds)))
         trainer, written = TargetTrainer(run), dtype_of(dtype)
         _train(trainer)
         export_target(out, export, written)
@@ -121,40 +111,23 @@ def draft(
     device: Device = "auto",
 ) -> None:
     """Train a DFlash draft on a frozen target; run again with the same --out to resume."""
-    device = start("draft", locals())
+    options = dict(locals())
+    options["device"] = start("draft", options)
     from sglang_dflash.tools.train.draft import DraftRun, DraftTrainer
 
     try:
-        run = DraftRun(
-            out,
-            minutes,
-            seed,
-            steps,
-            tokens,
-            kinds=split(kinds),
-            target=target,
-            data=data,
-            layers=layers,
-            block_size=block_size,
-            tap_count=taps,
-            target_layer_ids=ids_of(target_layer_ids),
-            mask_token_id=mask_token_id,
-            anchors=anchors,
-            max_length=max_length,
-            regenerate=regenerate,
-            gamma=gamma,
-            start_layers=ids_of(start_layers, "start_layers"),
-            loss_vocabulary=loss_vocabulary,
-            compute=dtype_of(compute, "compute"),
-            optimizer=optimizer,
-            matrix_lr=learning_rate,
-            vector_lr=learning_rate / 2,
-            check_every_s=60 * check_minutes,
-            check_prompts=check_prompts,
-            dtype=dtype_of(dtype),
-            device=device,
-            start_from=start_from,
-        )
+        converted = {
+            "kinds": split(kinds),
+            "tap_count": taps,
+            "target_layer_ids": ids_of(target_layer_ids),
+            "start_layers": ids_of(start_layers, "start_layers"),
+            "compute": dtype_of(compute, "compute"),
+            "dtype": dtype_of(dtype),
+            "matrix_lr": learning_rate,
+            "vector_lr": learning_rate / 2,
+            "check_every_s": 60 * check_minutes,
+        }
+        run = DraftRun(**settings(DraftRun, options, **converted))
         trainer = DraftTrainer(run)
         _train(trainer)
     except DFlashError as error:
@@ -188,12 +161,14 @@ def evaluate_pair(
     ] = None,
     compute: Compute = "float32",
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write everything here.")] = None,
+    card: Annotated[bool, typer.Option("--card", help="Also write the draft's README.md.")] = False,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
     """Right answers and accept lengths per kind on the held-out prompts."""
     device = start("eval", locals())
     from sglang_dflash.tools.pair.heldout import HELDOUT_KINDS
+    from sglang_dflash.tools.train.cards import write_card
     from sglang_dflash.tools.train.evaluate import evaluate, evaluate_store
     from sglang_dflash.tools.train.report import print_table, write_json
 
@@ -203,6 +178,8 @@ def evaluate_pair(
             results = evaluate_store(target, draft, data, limit, dtype_of(compute, "compute"), device)
         else:
             results = evaluate(target, None if str(draft) == "none" else draft, limit, chosen, device)
+        if card:
+            write_card(draft, results)
     except DFlashError as error:
         fail(error)
     print_table(results)

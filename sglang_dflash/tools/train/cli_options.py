@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,12 @@ def start(command: str, options: dict[str, object]) -> str:
     torch.set_num_threads(options["threads"])
     device = options["device"]
     return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def settings(kind: type, options: dict[str, object], **converted: object) -> dict[str, object]:
+    """Arguments of the dataclass ``kind``: options of its fields' names, and what was made of others."""
+    named = {field.name: options[field.name] for field in fields(kind) if field.name in options}
+    return named | converted
 
 
 def fail(error: DFlashError) -> None:

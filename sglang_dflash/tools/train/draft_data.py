@@ -12,7 +12,7 @@ from sglang_dflash.tools.pair.kinds import FREE_KINDS, KINDS
 from sglang_dflash.tools.pair.stream import TrainingStream, chosen_weights, validation_examples
 from sglang_dflash.tools.pair.tokenizer import END, build_tokenizer, encode_chat, encode_prompt
 from sglang_dflash.tools.train.frozen import FrozenTarget
-from sglang_dflash.tools.train.packing import Document
+from sglang_dflash.tools.train.packing import Document, endless
 
 PROMPT_TOKENS = 32  # of a text without turns, the rest being its answer
 START_WEIGHTS = {kind: 1.0 for kind in KINDS} | {"prose": 1.0, "refuse": 0.5, "echo": 0.7}
@@ -110,13 +110,7 @@ class JsonlDocuments:
         return answered(prompt, reply)
 
     def __iter__(self) -> Iterator[Document]:
-        epoch = 0
-        while True:
-            order = list(range(len(self.documents)))
-            Random(f"{self.seed}/{epoch}").shuffle(order)
-            for i in order:
-                yield self.documents[i]
-            epoch += 1
+        return endless(self.documents, self.seed)
 
     def rebalance(self, lengths: dict[str, float]) -> None:
         """A file is taken as it is."""

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.tools.train.draft_data import PROMPT_TOKENS, line_pairs, read_lines
 from sglang_dflash.tools.train.frozen import FrozenTarget, Seen
-from sglang_dflash.tools.train.packing import Batch, Document, collate
+from sglang_dflash.tools.train.packing import Batch, Document, collate, endless
 
 ABOUT, DOCUMENTS, BEST = "about.json", "documents.jsonl", "best.bin"
 BEST_BYTES = 4
@@ -160,13 +159,7 @@ class FeatureStore:
         return torch.cat(layers, -1), torch.from_numpy(self._best[begin:end].astype(np.int64))
 
     def __iter__(self) -> Iterator[Document]:
-        epoch = 0
-        while True:
-            order = list(range(len(self.documents)))
-            Random(f"{self.seed}/{epoch}").shuffle(order)
-            for i in order:
-                yield self.documents[i]
-            epoch += 1
+        return endless(self.documents, self.seed)
 
     def rebalance(self, lengths: dict[str, float]) -> None:
         """The data set is taken as it is."""

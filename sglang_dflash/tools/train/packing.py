@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
+from random import Random
 from typing import NamedTuple
 
 import torch
@@ -61,6 +63,14 @@ def document_bias(doc: Tensor) -> Tensor:
     same = doc[:, :, None] == doc[:, None, :]
     seen = same & torch.ones(length, length, dtype=torch.bool, device=doc.device).tril()
     return torch.zeros(seen.shape, device=doc.device).masked_fill_(~seen, float("-inf"))[:, None]
+
+
+def endless(documents: Sequence[Document], seed: int) -> Iterator[Document]:
+    """Every document once an epoch, in an order of its own."""
+    for epoch in itertools.count():
+        order = list(range(len(documents)))
+        Random(f"{seed}/{epoch}").shuffle(order)
+        yield from (documents[i] for i in order)
 
 
 class Packer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -116,6 +117,7 @@ def write_questions(
     for record in have:
         wanted.keeps(record["question"])
     done, turn = len(have), len(have) // batch
+    tokens, began = 0, time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
     while done < count:
         kind = MIX[turn % len(MIX)]
@@ -130,4 +132,6 @@ def write_questions(
             f.write("".join(json.dumps({"question": question, "kind": kind}) + "\n" for question in kept))
         done += len(kept)
         turn += 1
-        on_progress(f"{done} of {count} questions, dropped {dict(wanted.dropped)}")
+        tokens += sum(len(generation.token_ids) for generation in generations)
+        rate = tokens / (time.monotonic() - began)
+        on_progress(f"{done} of {count} questions, dropped {dict(wanted.dropped)}, {rate:.0f} tokens/s")

