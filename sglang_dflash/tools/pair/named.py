@@ -36,7 +36,7 @@ class Pace(NamedTuple):
 
 PACES = {
     EMBEDDED: Pace(5, 48, 3, 34, 5, 2, "1,4,8,16", 256),
-    SMOLLM2: Pace(2, 8, 1, 8, 2, 1, "1,4,8", 48),  # a hundred times the work of a token
+    SMOLLM2: Pace(2, 8, 1, 8, 2, 1, "1,4,8", 48),  # eighty times the parameters
 }
 
 
