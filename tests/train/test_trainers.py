@@ -131,6 +131,11 @@ def test_draft_on_any_causal_lm_from_texts_and_chats(tmp_path, llama, regenerate
     assert 1.0 <= trainer.check()["mean"] <= 16
     trainer.save()
     assert load_draft(tmp_path / "run" / "draft")[1]["num_target_layers"] == 4
+    # Resumed in the middle of an epoch, it goes on with the documents that were to come.
+    again = DraftTrainer(trainer.config)
+    assert again.resume() and again.packer.drawn == trainer.packer.drawn > len(trainer.data.documents)
+    torch.testing.assert_close(trainer.train_step(), again.train_step())
+    assert again.packer.pools == trainer.packer.pools
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,10 @@ class DraftTrainer(Trainer):
         """Everything a later session needs to go on."""
         own = {"shape": self.shape.as_dict(), "taps": self.taps, "generator": self.generator.get_state()}
         if isinstance(self.data, BuiltinDocuments):
-            own |= {"stream": self.data.stream.state(), "pools": self.packer.pools}
-        return super().state() | own
+            own["stream"] = self.data.stream.state()
+        else:
+            own["drawn"] = self.packer.drawn
+        return super().state() | own | {"pools": self.packer.pools}
 
     def summary(self) -> dict:
         """What was used so far, for the provenance record."""
@@ -110,7 +112,9 @@ class DraftTrainer(Trainer):
         self.generator.set_state(saved["generator"])
         if isinstance(self.data, BuiltinDocuments):
             self.data.stream.load_state(saved["stream"])
-            self.packer.pools.update(saved["pools"])
+        else:
+            self.packer.skip(saved.get("drawn", 0))  # older checkpoints begin the data anew
+        self.packer.pools.update(saved.get("pools", {}))
         return True
 
     def loss(self, batch: Batch) -> Tensor:

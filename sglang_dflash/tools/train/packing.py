@@ -107,12 +107,22 @@ class RowBatcher:
     def __init__(self, source: Iterator[Document], tokens: int, pad: int, ahead: int = 4) -> None:
         self.source, self.tokens, self.pad, self.ahead = source, tokens, pad, ahead
         self.pools: dict[str, list[Document]] = {"waiting": []}
+        self.drawn = 0  # documents taken from the source
+
+    def _draw(self) -> Document:
+        self.drawn += 1
+        return next(self.source)
+
+    def skip(self, count: int) -> None:
+        """Leave out what an earlier session drew."""
+        for _ in range(count):
+            self._draw()
 
     def next_batch(self) -> Batch:
         """The document that has waited longest with its neighbours in length, padded to the longest of them."""
         waiting = self.pools["waiting"]
         while not waiting or sum(len(d[0]) for d in waiting) < self.ahead * self.tokens:
-            waiting.append(next(self.source))
+            waiting.append(self._draw())
         first = len(waiting[0][0])
         chosen: list[int] = []
         width = 0
