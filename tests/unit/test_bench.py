@@ -148,6 +148,15 @@ class TestSystems:
         assert not any(spec.exact for spec in specs.values())
         assert all(spec.exact for spec in systems.build_specs(("plain", "dflash"), "t", "d", exact=True).values())
 
+    def test_the_pool_has_room_for_what_is_in_flight_twice(self, monkeypatch):
+        monkeypatch.setattr(systems, "accelerator_present", lambda: False)
+        asked = [Prompt(f"p{n}", "k", (1,) * n, {}) for n in (5, 100, 10)]
+        assert systems.pool_flags(asked, 2, 36) == ("--max-total-tokens", str(2 * (110 + 2 * 100)))
+        assert systems.pool_flags(asked, 1, 40000) == ("--max-total-tokens", "65536")
+        assert systems.pool_flags(asked, 1, 80000) == ("--max-total-tokens", str(80164))
+        monkeypatch.setattr(systems, "accelerator_present", lambda: True)
+        assert systems.pool_flags(asked, 2, 36) == ()
+
     def test_the_built_in_worker_gives_way(self):
         every, room = ("plain", "builtin", "dflash"), 3 * systems.SERVER_BYTES
         assert systems.fitting(every, room) == every

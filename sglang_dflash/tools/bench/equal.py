@@ -19,6 +19,7 @@ from sglang_dflash.tools.bench.prompts import Prompt
 from sglang_dflash.tools.bench.provenance import provenance
 from sglang_dflash.tools.bench.report import number, plain_table
 from sglang_dflash.tools.bench.summary import kept_by_position
+from sglang_dflash.tools.bench.systems import pool_flags
 from sglang_dflash.tools.serve import ServerProcess, ServerSpec
 from sglang_dflash.tools.serve.console import make_console, started
 from sglang_dflash.tools.serve.log import log_folder
@@ -73,12 +74,13 @@ def run_equality(options: EqualOptions, make=ServerProcess) -> bool:
     _check_folder(options)
     files = {"plain": AnswerFile(options.out / "plain.jsonl")}
     with log_folder() as logs:
-        plain = ServerSpec(options.target, flags=options.flags, exact=True)
+        flags = (*pool_flags(options.prompts, max(options.concurrencies), options.max_tokens), *options.flags)
+        plain = ServerSpec(options.target, flags=flags, exact=True)
         _ask_server(options, plain, {"plain": max(options.concurrencies)}, files, console, logs, make)
         if options.hub_prompts:
             files["transformers"] = AnswerFile(options.out / "transformers.jsonl")
             _ask_hub(options, files["transformers"], console)
-        pair = ServerSpec(options.target, options.draft, "dflash", options.flags, exact=True)
+        pair = ServerSpec(options.target, options.draft, "dflash", flags, exact=True)
         for overlap in options.overlaps:
             labels = {f"overlap {overlap}, {n} in flight": n for n in options.concurrencies}
             for label in labels:

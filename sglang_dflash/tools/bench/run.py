@@ -21,7 +21,7 @@ from sglang_dflash.tools.bench.provenance import provenance
 from sglang_dflash.tools.bench.report import print_report, ratios
 from sglang_dflash.tools.bench.stages import StageLog
 from sglang_dflash.tools.bench.summary import Cell, repeated_share, summarise
-from sglang_dflash.tools.bench.systems import HUB, LABELS, build_specs, fitting
+from sglang_dflash.tools.bench.systems import HUB, LABELS, build_specs, fitting, pool_flags
 from sglang_dflash.tools.pair.kinds import FREE_KINDS
 from sglang_dflash.tools.serve import ServerProcess
 from sglang_dflash.tools.serve.console import make_console, started
@@ -73,9 +73,8 @@ def run_bench(options: BenchOptions) -> bool:
     with log_folder() as folder:
         stage_log = StageLog(folder / "rounds.jsonl")
         timings = stage_log.path if stages else None
-        specs = build_specs(
-            systems, options.target, options.draft, options.flags, options.block_size, timings, options.exact
-        )
+        flags = (*pool_flags(prompts, max(options.concurrencies), options.max_tokens), *options.flags)
+        specs = build_specs(systems, options.target, options.draft, flags, options.block_size, timings, options.exact)
         console.print(f"Starting {len(specs)} servers, {len(prompts)} prompts each turn")
         with started(specs, console, folder) as servers:
             origin = provenance()

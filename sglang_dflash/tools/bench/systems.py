@@ -1,13 +1,16 @@
 """The systems that are compared, as servers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from sglang_dflash.tools.serve.spec import WORKERS, ServerSpec
+from sglang_dflash.tools.bench.prompts import Prompt
+from sglang_dflash.tools.serve.spec import WORKERS, ServerSpec, accelerator_present
 
 HUB = "transformers"  # the library's own generate, in this process
 LABELS = {HUB: HUB, "plain": "plain", "builtin": "built-in", "dflash": "sglang-dflash"}
+WINDOW = 64  # slots of a verify pass, per request
 SERVER_BYTES = 2_500_000_000  # of three Python processes that hold torch and SGLang
 
 
@@ -31,6 +34,18 @@ def build_specs(
             spec = spec.with_env(SGLANG_DFLASH_TIMINGS=str(timings))
         specs[name] = spec
     return specs
+
+
+def pool_flags(prompts: Sequence[Prompt], concurrency: int, max_tokens: int) -> tuple[str, ...]:
+    """A KV pool of twice what the longest requests in flight need, where it would lie in main memory.
+
+    A server takes room for 65,536 tokens otherwise: 3 GB of a target with 30 layers, and of each server again.
+    """
+    if accelerator_present():
+        return ()
+    longest = sorted((len(prompt.token_ids) for prompt in prompts), reverse=True)[:concurrency]
+    needed = sum(longest) + concurrency * (max_tokens + WINDOW)
+    return "--max-total-tokens", str(max(needed, min(2 * needed, 65536)))
 
 
 def fitting(systems: tuple[str, ...], free_bytes: int | None = None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from sglang_dflash.tools.bench.prompts import Prompt, kinds_in, load_prompts, pr
 from sglang_dflash.tools.bench.report import POSITIONS, equality_line, number, plain_table, position_table, show
 from sglang_dflash.tools.bench.stages import StageLog
 from sglang_dflash.tools.bench.summary import Cell, speedup, summarise
-from sglang_dflash.tools.bench.systems import LABELS, build_specs, fitting
+from sglang_dflash.tools.bench.systems import LABELS, build_specs, fitting, pool_flags
 from sglang_dflash.tools.demo.show import show_question
 from sglang_dflash.tools.pair.kinds import FREE_KINDS
 from sglang_dflash.tools.serve import WORKERS
@@ -53,7 +53,8 @@ def run_demo(options: DemoOptions) -> bool:
     systems = fitting(WORKERS)
     if systems != WORKERS:
         console.print("Not enough free memory for three servers: the built-in worker is left out.")
-    specs = build_specs(systems, options.target, options.draft, exact=True)
+    pool = pool_flags([*shown, *measured], max(CONCURRENCIES), options.max_tokens)
+    specs = build_specs(systems, options.target, options.draft, pool, exact=True)
     for name, spec in specs.items():
         console.print(f"{LABELS[name]}: python {' '.join(spec.command(0)[1:8])} ...", soft_wrap=True)
     with log_folder() as folder:
