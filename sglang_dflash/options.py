@@ -41,6 +41,13 @@ VARIABLES = (
         "overlap scheduling on the CPU platform, where it hides nothing and adds a round to every request",
     ),
     Variable(
+        "SGLANG_DFLASH_CPU_PACK",
+        "cpu_pack",
+        "on",
+        ("on", "off"),
+        "whether large float32 weights are kept once more as a CPU multiplies by them (docs/cpu-platform.md)",
+    ),
+    Variable(
         "SGLANG_DFLASH_GRAPH_TAIL",
         "graph_tail",
         "on",
@@ -92,6 +99,7 @@ class Options:
     worker: str
     platform: str
     cpu_overlap: str
+    cpu_pack: str
     graph_tail: str
     share_ends: str
     update_restore: str

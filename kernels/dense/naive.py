@@ -6,6 +6,8 @@ from torch.nn.functional import linear as project
 __all__ = ["add", "project"]
 
 
-def add(residual: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``residual + x @ weight.T``. residual: [n, out]; x: [n, in]; weight: [out, in]."""
-    return torch.addmm(residual, x, weight.t())
+def add(
+    residual: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``residual + x @ weight.T + bias``. residual: [n, out]; x: [n, in]; weight: [out, in]; bias: [out]."""
+    return torch.addmm(residual if bias is None else residual + bias, x, weight.t())

@@ -27,8 +27,10 @@ def project(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
     return product(x, weight, bias)
 
 
-def add(residual: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``residual + x @ weight.T``. residual: [n, out]; x: [n, in]; weight: [out, in]; all float32."""
+def add(
+    residual: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``residual + x @ weight.T + bias``. residual: [n, out]; x: [n, in]; weight: [out, in]; bias: [out]; float32."""
     if x.numel() * weight.shape[0] < MIN_WORK:
-        return torch.addmm(residual, x, weight.t())
-    return _pointwise_binary(x, residual, weight, None, "add")
+        return torch.addmm(residual if bias is None else residual + bias, x, weight.t())
+    return _pointwise_binary(x, residual, weight, bias, "add")

@@ -132,16 +132,3 @@ def _own_pools(server_args, previous) -> None:
     if resolving_view(server_args).enable_unified_memory:
         raise DFlashError("--enable-unified-memory", "does not run on the CPU platform", "drop it")
     previous(server_args)
-
-
-def thread_count(hidden_size: int, ranks: int) -> int:
-    """Threads of one rank: OMP_NUM_THREADS where set, else by the model's size.
-
-    Matrices of a small model are too small to share: a second thread only waits, and on a busy machine makes
-    the first wait too.
-    """
-    asked = os.environ.get("OMP_NUM_THREADS")
-    if asked:
-        return int(asked)
-    cores = psutil.cpu_count(logical=False) or 1
-    return 1 if hidden_size < 1024 else max(1, cores // ranks - 1)

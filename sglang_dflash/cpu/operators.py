@@ -81,9 +81,12 @@ def silu_and_mul(self, x):
     return F.silu(gate).mul_(up)
 
 
-def dense(x, weight, bias=None):
-    """An unquantised projection of any layer: x [..., in] @ weight [out, in].T + bias [out]."""
-    return _float32.project(x, weight, bias) if x.dtype == torch.float32 else F.linear(x, weight, bias)
+def dense(layer, x, bias=None):
+    """An unquantised projection: x [..., in] @ layer.weight [out, in].T + bias [out]."""
+    packed = vars(layer).get("packed")
+    if packed is not None:
+        return packed.project(x, bias)
+    return _float32.project(x, layer.weight, bias) if x.dtype == torch.float32 else F.linear(x, layer.weight, bias)
 
 
 def rotary_embedding(self, positions, query, key, offsets=None, fused_set_kv_buffer_arg=None):

@@ -12,9 +12,10 @@ logger = logging.getLogger(__name__)
 
 def before_model() -> None:
     """Register the attention backend and repair what does not run on a host (idempotent)."""
-    from sglang_dflash.cpu import operators
+    from sglang_dflash.cpu import nucleus, operators
     from sglang_dflash.cpu.host import runtime
     from sglang_dflash.cpu.host.attention import ATTENTION_BACKENDS, register_attention_backend
+    from sglang_dflash.cpu.host.sampler import draw_from_kept
 
     # SGLang compiles some helpers; on a host that costs seconds, needs a C++ compiler and gains nothing.
     torch.compiler.set_stance("force_eager")
@@ -23,6 +24,7 @@ def before_model() -> None:
     runtime.gather_without_custom_op()
     runtime.softcap_without_triton()
     runtime.name_the_host_device()
+    draw_from_kept(nucleus.kept_tokens)
     if BACKEND not in ATTENTION_BACKENDS:
         register_attention_backend(BACKEND)(create_backend)
 
@@ -30,16 +32,13 @@ def before_model() -> None:
 def create_backend(runner):
     """The attention backend of one model runner; says in one line what the platform decided."""
     from sglang_dflash.cpu.attention import CpuAttention
-    from sglang_dflash.cpu.defaults import thread_count
     from sglang_dflash.cpu.host.attention import absorb_latent_attention
-    from sglang_dflash.cpu.host.runtime import get_parallel
 
     backend = CpuAttention(runner)
     if getattr(runner.model_config.hf_text_config, "use_bidirectional_attention", None) == "vision":
         backend.expect_images()
     if runner.use_mla_backend:
         absorb_latent_attention(BACKEND)
-    torch.set_num_threads(thread_count(runner.model_config.hidden_size, get_parallel().tp_size))
     if not runner.is_draft_worker:
         memory = psutil.virtual_memory()
         logger.info(
@@ -55,12 +54,15 @@ def create_backend(runner):
 
 
 def after_model(model) -> None:
-    """Repairs that need a loaded model, and the lean pass."""
-    from sglang_dflash.cpu import lean, operators, stepclock
+    """Repairs that need a loaded model, packed weights, threads, and the lean pass."""
+    from sglang_dflash.cpu import lean, operators, packing, stepclock, tuning
     from sglang_dflash.cpu.host import runtime
     from sglang_dflash.cpu.recurrent.install import install as install_recurrent_layers
+    from sglang_dflash.engine.updates.derived import recompute_derived
+    from sglang_dflash.kernels.dense import matrix_of
     from sglang_dflash.options import Options
 
+    options = Options.from_env()
     runtime.keep_dtype_of_input_embeddings()
     if type(model).__name__.startswith("MiniMaxM2"):
         runtime.joint_norms_without_triton(operators.joint_square_sums, operators.joint_norm)
@@ -68,8 +70,12 @@ def after_model(model) -> None:
         # A fused norm and rope of the built-in draft is a Triton kernel; its plain path is torch.
         if getattr(module, "use_table_qk_norm_rope", False):
             module.use_table_qk_norm_rope = False
+    large = packing.large_layers(model)
+    if options.cpu_pack == "on":
+        packing.pack(large, model)
+        runtime.follow_updates(recompute_derived)
+    tuning.tune([matrix_of(layer, rows) for layer, rows in large.items()], runtime.get_parallel().tp_size)
     lean.install(model)
     install_recurrent_layers(model)
-    timings = Options.from_env().timings
-    if timings and not runtime.speculating():
-        stepclock.install(model, timings)
+    if options.timings and not runtime.speculating():
+        stepclock.install(model, options.timings)

@@ -88,12 +88,12 @@ def prepare_capture(model, layer_ids: Sequence[int]) -> None:
 def _setter(model) -> tuple[Callable[[list[int]], None], bool]:
     """What makes the class capture outputs, and whether it takes the last layer's."""
     name, decoder = type(model).__name__, decoder_of(model)
+    lean = getattr(decoder.forward, "captures_last_layer", False)
     if name.startswith("MuseGlimmer"):
         own = model.set_dflash_layers_to_capture
         return lambda ids: own([i + 1 for i in ids]), False
     if hasattr(model, "set_dflash_layers_to_capture"):
-        takes_last = name.startswith(TAKES_LAST) or getattr(decoder.forward, "captures_last_layer", False)
-        return model.set_dflash_layers_to_capture, takes_last
+        return model.set_dflash_layers_to_capture, lean or name.startswith(TAKES_LAST)
     if hasattr(model, "set_dspark_layers_to_capture"):
         return model.set_dspark_layers_to_capture, True
     if hasattr(model, "capture_aux_hidden_states") and hasattr(decoder, "layers_to_capture"):
@@ -102,7 +102,7 @@ def _setter(model) -> tuple[Callable[[list[int]], None], bool]:
             model.capture_aux_hidden_states = True
             decoder.layers_to_capture = [i + 1 for i in ids]
 
-        return mark, False
+        return mark, lean
     raise incapable(type(model).__name__)
 
 

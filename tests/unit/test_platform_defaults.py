@@ -7,7 +7,7 @@ import pytest
 import torch
 from launching import launch
 
-from sglang_dflash.cpu.defaults import MAX_TOKENS, default_kv_tokens, kv_row_bytes, thread_count
+from sglang_dflash.cpu.defaults import MAX_TOKENS, default_kv_tokens, kv_row_bytes
 
 
 def checkpoint(folder, dtype: str):
@@ -98,11 +98,3 @@ def test_kv_row_bytes():
         get_num_kv_heads=lambda ranks: 4 // ranks,
     )
     assert kv_row_bytes(model, 2) == 3 * 2 * (16 + 8) * 2
-
-
-def test_threads(monkeypatch):
-    monkeypatch.setattr("psutil.cpu_count", lambda logical: 16)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [thread_count(128, 1), thread_count(4096, 1), thread_count(4096, 2)] == [1, 15, 7]
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert thread_count(128, 1) == 3

@@ -1,10 +1,10 @@
-"""The lean decoder pass against transformers' Qwen3, over the real KV pool and attention backend."""
+"""The lean decoder pass against transformers' models, over the real KV pool and attention backend."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from sglang_dflash.cpu import lean
 from sglang_dflash.cpu.attention import CpuAttention
@@ -12,8 +12,8 @@ from sglang_dflash.cpu.host.attention import AttentionType
 from sglang_dflash.cpu.host.pool import CpuKVPool
 
 
-def config_of(bias: bool) -> Qwen3Config:
-    return Qwen3Config(
+def config_of(bias: bool, kind: type = Qwen3Config):
+    return kind(
         vocab_size=97,
         hidden_size=48,
         intermediate_size=80,
@@ -27,15 +27,11 @@ def config_of(bias: bool) -> Qwen3Config:
     )
 
 
-def reference_of(config, dtype) -> Qwen3ForCausalLM:
+def reference_of(config, dtype):
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(config).eval()
+    model = (LlamaForCausalLM if isinstance(config, LlamaConfig) else Qwen3ForCausalLM)(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 1.0 if parameter.dim() == 1 else 0.0, 0.2)
-    # SGLang's projections carry no bias but at the attention's input.
-    for layer in model.model.layers:
-        if layer.self_attn.o_proj.bias is not None:
-            torch.nn.init.zeros_(layer.self_attn.o_proj.bias)
     return model.to(dtype)
 
 
@@ -47,7 +43,7 @@ def linear(*parts, dim=0):
 
 
 def as_sglang_s(reference) -> SimpleNamespace:
-    """The fields of SGLang's Qwen3Model that the lean pass reads, holding the reference's weights."""
+    """The fields of SGLang's models that the lean pass reads, holding the reference's weights."""
     config, base = reference.config, 10000.0
     frequencies = base ** (-torch.arange(0, 16, 2) / 16)
     angles = torch.outer(torch.arange(128.0), frequencies)
@@ -67,13 +63,13 @@ def as_sglang_s(reference) -> SimpleNamespace:
             logit_cap=0.0,
             attn_type=AttentionType.DECODER,
         )
+        norms = dict(q_norm=attention.q_norm, k_norm=attention.k_norm) if hasattr(attention, "q_norm") else {}
         layers.append(
             SimpleNamespace(
                 self_attn=SimpleNamespace(
+                    **norms,
                     qkv_proj=linear(attention.q_proj, attention.k_proj, attention.v_proj),
                     o_proj=linear(attention.o_proj),
-                    q_norm=attention.q_norm,
-                    k_norm=attention.k_norm,
                     rotary_emb=rotary,
                     num_heads=6,
                     total_num_heads=6,
@@ -132,10 +128,11 @@ class Server:
         return self.decoder(torch.tensor(ids), forward_batch.positions, forward_batch)
 
 
+@pytest.mark.parametrize("kind", [Qwen3Config, LlamaConfig])
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 0.15)], ids=["fp32", "bf16"])
-def test_prefill_decode_and_verify_equal_transformers(dtype, tolerance, bias, monkeypatch):
-    reference = reference_of(config_of(bias), dtype)
+def test_prefill_decode_and_verify_equal_transformers(dtype, tolerance, bias, kind, monkeypatch):
+    reference = reference_of(config_of(bias, kind), dtype)
     server = Server(reference, dtype, monkeypatch)
     ids = torch.randint(0, 97, (30,), generator=torch.Generator().manual_seed(3)).tolist()
     with torch.no_grad():
@@ -195,4 +192,4 @@ def test_a_model_of_another_kind_keeps_its_own_pass(caplog):
     model = Other()
     with caplog.at_level("INFO"):
         lean.install(model)
-    assert model() == 1 and "own decoder pass (Other is neither" in caplog.text
+    assert model() == 1 and "own decoder pass (Other is none of" in caplog.text

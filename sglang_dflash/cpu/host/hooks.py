@@ -86,10 +86,10 @@ def replace_triton_helpers(write_row_spans, last_slots, write_extend_rows, pack_
 
 
 def replace_dense_projections(project) -> None:
-    """``project(x, weight, bias)`` computes unquantised projections of every model."""
+    """``project(layer, x, bias)`` computes unquantised projections of every model."""
 
     def apply(self, layer, x, bias=None):
-        return project(x, layer.weight, bias)
+        return project(layer, x, bias)
 
     HookRegistry.register(_DENSE.replace(":", "."), apply, HookType.REPLACE)
 

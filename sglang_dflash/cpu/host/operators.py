@@ -47,7 +47,28 @@ ROTARY_CLASSES = (
 )
 
 _PUBLIC = "never: public"
-_DECODER = "SGLang's own Qwen3 pass costs little more than its torch calls on a CPU"
+_DECODER = "SGLang's own decoder pass costs little more than its torch calls on a CPU"
+
+
+def _decoder_touches(family: str) -> tuple[Touch, ...]:
+    """Rows of a family of models, ``module:Name``, that the lean pass stands in for."""
+    return (
+        Touch(
+            f"{family}Model.forward",
+            "replaced on the loaded model: the lean decoder pass",
+            _DECODER,
+            ("input_ids", "positions", "forward_batch", "input_embeds", "pp_proxy_tensors"),
+        ),
+        Touch(f"{family}ForCausalLM", "a model the lean pass stands in for", _DECODER),
+        Touch(
+            f"{family}ForCausalLM.forward",
+            "replaced on the loaded model in decode and verify passes: one product for the logits",
+            _DECODER,
+            ("input_ids", "positions", "forward_batch"),
+        ),
+    )
+
+
 TOUCHES = (
     Touch(
         "sglang.kernels.fused_op:BaseFusedOp.register_oot_forward",
@@ -108,19 +129,12 @@ TOUCHES = (
             "yarn:YaRNScalingRotaryEmbedding",
         )
     ),
-    Touch(
-        "sglang.srt.models.qwen3:Qwen3Model.forward",
-        "replaced on the loaded model: the lean decoder pass",
-        _DECODER,
-        ("input_ids", "positions", "forward_batch", "input_embeds", "pp_proxy_tensors"),
+    *(
+        touch
+        for module, family in (("qwen3", "Qwen3"), ("qwen2", "Qwen2"), ("llama", "Llama"))
+        for touch in _decoder_touches(f"sglang.srt.models.{module}:{family}")
     ),
-    Touch("sglang.srt.models.qwen3:Qwen3ForCausalLM", "the model the lean pass stands in for", _DECODER),
-    Touch(
-        "sglang.srt.models.qwen3:Qwen3ForCausalLM.forward",
-        "replaced on the loaded model in plain decode steps: one product for the logits",
-        _DECODER,
-        ("input_ids", "positions", "forward_batch"),
-    ),
+    Touch("sglang.srt.models.mistral:MistralForCausalLM", "the lean pass stands in for it, a Llama", _DECODER),
     Touch(
         "sglang.srt.layers.logits_processor:LogitsProcessorOutput",
         "how logits are handed on",

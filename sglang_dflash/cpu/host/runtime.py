@@ -13,7 +13,20 @@ from sglang_dflash.host.contract import Touch
 __all__ = ["get_parallel"]
 
 _UPSTREAM = "fixed in SGLang"
+_UPDATER = "sglang.srt.model_executor.model_runner_components.weight_updater:WeightUpdater"
+UPDATES = (
+    "update_weights_from_disk",
+    "update_weights_from_tensor",
+    "load_weights_from_distributed",
+    "update_weights_from_ipc",
+    "end_weight_update",
+)
 TOUCHES = (
+    *(
+        Touch(f"{_UPDATER}.{name}", "wrapped: copies of weights in another layout follow", "SGLang has a seam for it")
+        for name in UPDATES
+    ),
+    Touch(_UPDATER, "whose model changed", "SGLang has a seam for it", ("get_model",)),
     Touch(
         "sglang.srt.layers.logits_processor:fused_softcap",
         "replaced: Triton",
@@ -147,6 +160,28 @@ def keep_dtype_of_input_embeddings() -> None:
         return kwargs
 
     ModelRunner._extend_forward_kwargs = _marked(extend_forward_kwargs, "_keeps_dtype")
+
+
+def follow_updates(recompute) -> None:
+    """Call ``recompute`` with the model after every update of weights, also where no worker of ours serves."""
+    from sglang.srt.model_executor.model_runner_components.weight_updater import WeightUpdater
+
+    for name in UPDATES:
+        original = getattr(WeightUpdater, name)
+        if getattr(original, "_recomputes", False):
+            return
+        setattr(WeightUpdater, name, _marked(_followed(original, recompute), "_recomputes"))
+
+
+def _followed(original, recompute):
+    @functools.wraps(original)
+    def update(self, *args, **keywords):
+        try:
+            return original(self, *args, **keywords)
+        finally:
+            recompute(self.get_model())  # a failed one may have copied, too
+
+    return update
 
 
 def _marked(function: Any, name: str) -> Any:

@@ -32,11 +32,11 @@ class DraftHead(Protocol):
 
 
 class WholeHead:
-    """An unsharded, dense head."""
+    """An unsharded, dense head. ``matrix``: how ``weight`` is multiplied by, where that is chosen already."""
 
-    def __init__(self, weight: torch.Tensor):
-        self._weight = weight
-        self._project = dense.choose(weight.device.type, weight.dtype).project
+    def __init__(self, weight: torch.Tensor, matrix: dense.Matrix | None = None):
+        self._dtype = weight.dtype
+        self._matrix = dense.PlainMatrix(weight) if matrix is None else matrix
         self._top_k = choose_top_k(weight.device.type)
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ class WholeHead:
         return transform(best.float()) - transform(logits.float()).logsumexp(-1, keepdim=True), ids
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._project(hidden.to(self._weight.dtype), self._weight)
+        return self._matrix.project(hidden.to(self._dtype))
 
 
 class QuantisedHead(WholeHead):
@@ -76,27 +76,27 @@ class QuantisedHead(WholeHead):
 class ShardedHead:
     """A dense head split over the vocabulary: gather a few (logit, id) per rank, not the logits."""
 
-    def __init__(self, weight: torch.Tensor, first_id: int, group):
-        self._weight, self._first_id, self._group = weight, first_id, group
-        self._project = dense.choose(weight.device.type, weight.dtype).project
+    def __init__(self, weight: torch.Tensor, first_id: int, group, matrix: dense.Matrix | None = None):
+        self._dtype, self._first_id, self._group = weight.dtype, first_id, group
+        self._matrix = dense.PlainMatrix(weight) if matrix is None else matrix
         self._top_k = choose_top_k(weight.device.type)
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        best, index = self._project(hidden.to(self._weight.dtype), self._weight).max(dim=-1)
+        best, index = self._matrix.project(hidden.to(self._dtype)).max(dim=-1)
         # Ranks own ascending ranges of ids, so the first rank with the maximum has the lowest id.
         best = self._group.all_gather(best.float().unsqueeze(0), dim=0)
         ids = self._group.all_gather((index + self._first_id).unsqueeze(0), dim=0)
         return ids.gather(0, best.argmax(dim=0, keepdim=True)).squeeze(0)
 
     def candidates(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, ids = self._top_k(self._project(hidden.to(self._weight.dtype), self._weight), k)
+        logits, ids = self._top_k(self._matrix.project(hidden.to(self._dtype)), k)
         logits = self._group.all_gather(logits.float(), dim=1)
         ids = self._group.all_gather(ids + self._first_id, dim=1)
         best, index = logits.topk(k)
         return best, ids.gather(1, index)
 
     def ranked(self, hidden: torch.Tensor, k: int, transform: Callable) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self._project(hidden.to(self._weight.dtype), self._weight)
+        logits = self._matrix.project(hidden.to(self._dtype))
         best, ids = self._top_k(logits, k)
         # The ranks' candidates and sums, never their logits.
         own = transform(logits.float()).logsumexp(-1, keepdim=True)
@@ -143,10 +143,11 @@ def build_head(model) -> DraftHead:
         raise DFlashError("lm_head", f"of {type(model).__name__} is not usable by a draft", "use another target")
     shard = getattr(lm_head, "shard_indices", None)
     if shard is None:
-        return WholeHead(weight)
+        return WholeHead(weight, dense.matrix_of(lm_head))
     if int(shard.num_added_elements):
         raise DFlashError("lm_head", "has added (LoRA) vocabulary", "serve without extra vocabulary")
-    weight = weight[: int(shard.num_org_elements)]
+    rows = int(shard.num_org_elements)
+    weight, matrix = weight[:rows], dense.matrix_of(lm_head, rows)
     if group.world_size == 1:
-        return WholeHead(weight)
-    return ShardedHead(weight, int(shard.org_vocab_start_index), group)
+        return WholeHead(weight, matrix)
+    return ShardedHead(weight, int(shard.org_vocab_start_index), group, matrix)

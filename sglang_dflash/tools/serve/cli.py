@@ -35,7 +35,7 @@ def serve(
     command = spec.command(port, host, gpu)
     print(shlex.join(command), flush=True)
     if not dry_run:
-        os.execve(command[0], command, spec.environment(gpu=gpu))
+        os.execve(command[0], command, spec.environment())
 
 
 def models(

@@ -90,7 +90,7 @@ class ServerProcess:
     def start(self) -> "ServerProcess":
         """Launch the process; does not wait."""
         cleanup.add(self)
-        environment = self.spec.environment(gpu=self._gpu) | HEALTH
+        environment = self.spec.environment() | HEALTH
         self._child = self._launcher(self.command, environment, self.log_path)
         return self
 

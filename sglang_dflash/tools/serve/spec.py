@@ -61,7 +61,7 @@ class ServerSpec:
                 command += EXACT_DRAFT_FLAGS
         return command + list(self.flags)
 
-    def environment(self, base: Mapping[str, str] = os.environ, gpu: bool = False) -> dict[str, str]:
+    def environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:
         """The child's environment: ``base`` with what a server needs, then ``env``."""
         environment = dict(base)
         # Without byte code every one of a server's processes compiles all of SGLang again: minutes.
@@ -69,8 +69,6 @@ class ServerSpec:
         # Meant for kernel tests; a server under the interpreter would crawl.
         environment.pop("TRITON_INTERPRET", None)
         environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-        if not gpu:
-            environment.setdefault("OMP_NUM_THREADS", "1")
         if all(Path(path).is_dir() for path in (self.target, self.draft) if path is not None):
             environment.setdefault("HF_HUB_OFFLINE", "1")
         environment.pop("SGLANG_DFLASH_WORKER", None)
