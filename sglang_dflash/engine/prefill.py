@@ -6,6 +6,7 @@ from sglang_dflash.engine.commit.inject import ContextInjector
 from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.engine.verify.rules import Rules
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.host.reports_api import wanted_of_prefill
 from sglang_dflash.host.worker_api import CaptureHiddenMode, GenerationBatchResult
 from sglang_dflash.types import Features
 
@@ -48,8 +49,11 @@ class Prefill:
         hidden = result.logits_output.hidden_states
         if hidden is None:
             raise DFlashError("target", "returned no hidden states", "use a target class that captures DFlash layers")
-        # Not to be copied to the host with the result.
-        result.logits_output.hidden_states = None
+        # The draft's own are not to be copied to the host with the result.
+        output = result.logits_output
+        output.hidden_states = (
+            wanted_of_prefill(batch, output.last_hidden_states) if batch.return_hidden_states else None
+        )
         self._inject(
             Features(
                 hidden,

@@ -9,6 +9,7 @@ import torch
 from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.engine.lane import Lane
 from sglang_dflash.engine.verify.choice import is_argmax
+from sglang_dflash.engine.verify.reports import report
 from sglang_dflash.engine.verify.rules import Rules
 from sglang_dflash.engine.verify.target import Verified
 from sglang_dflash.host.worker_api import GenerationBatchResult
@@ -46,13 +47,15 @@ class Round:
             verified = lane.verify(batch, proposal, plan, verify_bound)
         with stage("accept"):
             done = lane.tail.take(verified.graph_size, is_argmax(batch.sampling_info, rules), accepted)
+            logits = verified.output.next_token_logits
             if not done:
-                chosen = lane.choose(verified.output.next_token_logits, batch, proposal, rules)
+                chosen, logits = lane.choose(logits, batch, proposal, rules, keep=batch.return_logprob)
                 self._accept(proposal.tokens, chosen, proposal.parents, prefix_lens, accepted)
             if on_publish is not None:
                 on_publish(accepted.new_prefix_lens)
             for rule in rules:
                 rule.commit(batch, accepted)
+            report(batch, verified.output, logits, proposal, accepted)
         with stage("commit"):
             slots = plan.write_ids(self._draft_translator, cols=lane.verify.columns).view(bs, -1)
             features = lane.commit(batch, proposal, accepted, slots, verified.features)

@@ -31,6 +31,7 @@ from sglang_dflash.host.capture import prepare_capture
 from sglang_dflash.host.graph_api import captures_graphs, memory_left_for_graphs
 from sglang_dflash.host.logits_api import verify_logits
 from sglang_dflash.host.model_api import register_model
+from sglang_dflash.host.reports_api import keep_last_hidden_states
 from sglang_dflash.host.widths import block_size, draft_width, verify_width
 from sglang_dflash.host.worker_api import (
     BaseSpecWorker,
@@ -83,6 +84,7 @@ class DFlashWorker(BaseSpecWorker):
         self._draft_worker, self._draft_runner = bundle.draft_worker, bundle.draft_model_runner
         layer_ids = bundle.draft_model.draft_config.layer_ids_for(depth_of(target.model))
         prepare_capture(target.model, layer_ids)
+        keep_last_hidden_states(target.model)
         self._proposer = build_proposer(
             self._options.proposer,
             self.block_size,

@@ -37,9 +37,7 @@ TOUCHES = (
             "origin_input_ids",
             "vocab_size",
             "sampling_params",
-            "return_logprob",
             "return_sampling_mask",
-            "return_hidden_states",
         ),
     ),
     Touch(
@@ -78,9 +76,7 @@ REFUSALS = (
         _asks_grammar,
         "drop the constraint, or serve without DFLASH",
     ),
-    Refusal("log-probabilities", lambda req: req.return_logprob, "drop logprobs, or serve without DFLASH"),
     Refusal("return_sampling_mask", lambda req: req.return_sampling_mask, "drop it, or serve without DFLASH"),
-    Refusal("return_hidden_states", lambda req: req.return_hidden_states, "drop it, or serve without DFLASH"),
     Refusal(
         "beam search",
         lambda req: (req.sampling_params.beam_width or 1) > 1,
@@ -142,4 +138,5 @@ def _seeded_min_p(req) -> str | None:
 
 
 def _validate(original, req, enable_overlap) -> str | None:
-    return refusal(req) or _seeded_min_p(req) or original(req, enable_overlap)
+    # SGLang's own asks only whether hidden states are wanted under overlap scheduling, which its worker cannot give.
+    return refusal(req) or _seeded_min_p(req)

@@ -28,8 +28,6 @@ REFUSED = {
     "json schema": ({"json_schema": SCHEMA}, {}, "constrained decoding"),
     "regular expression": ({"regex": "[0-9]+"}, {}, "constrained decoding"),
     "grammar": ({"ebnf": 'root ::= "a" | "b"'}, {}, "constrained decoding"),
-    "log-probabilities": ({}, {"return_logprob": True}, "log-probabilities"),
-    "top log-probabilities": ({}, {"return_logprob": True, "top_logprobs_num": 3}, "log-probabilities"),
 }
 # What plain decoding refuses as well.
 MALFORMED = {
@@ -123,10 +121,7 @@ def test_prompts_that_do_not_fit_are_refused(server, asks, context):
 def test_chat_requests_are_refused_alike(server):
     question = [{"role": "user", "content": "1+1?"}]
     schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": json.loads(SCHEMA)}}
-    for fields, words in (
-        ({"logprobs": True}, "log-probabilities"),
-        ({"response_format": schema}, "constrained"),
-    ):
+    for fields, words in (({"response_format": schema}, "constrained"),):
         with pytest.raises(DFlashError, match=f"refused with 400: .*{words}"):
             server.client.chat(question, max_tokens=4, **fields)
 

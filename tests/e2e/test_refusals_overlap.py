@@ -8,17 +8,14 @@ from test_refusals import REFUSED, reply_to, until_empty
 from workload import questions
 
 SAMPLED = {"temperature": 1.0, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "ignore_eos": True, "max_new_tokens": 200}
-# Those that need an option of the server.
 MORE = {
-    "hidden states": ({}, {"return_hidden_states": True}, "return_hidden_states"),
     "sampling mask": ({"top_k": 20}, {"return_sampling_mask": True}, "return_sampling_mask"),
 }
 
 
 @pytest.fixture(scope="module")
 def server(servers):
-    flags = "--enable-return-hidden-states"
-    return servers.dflash(*flags, SGLANG_DFLASH_CPU_OVERLAP="on")
+    return servers.dflash(SGLANG_DFLASH_CPU_OVERLAP="on")
 
 
 def test_sampled_requests_beside_refused_ones(server, plain, tokenizer):

@@ -18,10 +18,7 @@ def request(sampling=None, **fields) -> SimpleNamespace:
         "origin_input_ids": [3, 0, 9],
         "multimodal_inputs": None,
         "vocab_size": 10,
-        "return_logprob": False,
         "return_sampling_mask": False,
-        "custom_logit_processor": None,
-        "return_hidden_states": False,
     }
     return SimpleNamespace(sampling_params=SamplingParams(**(sampling or {})), **(plain | fields))
 
@@ -48,9 +45,7 @@ def test_exact_requests_pass(sampling):
         (request({"regex": "a+"}), "constrained decoding"),
         (request({"ebnf": 'root ::= "a"'}), "constrained decoding"),
         (request({"structural_tag": "{}"}), "constrained decoding"),
-        (request(return_logprob=True), "log-probabilities"),
         (request(return_sampling_mask=True), "return_sampling_mask"),
-        (request(return_hidden_states=True), "return_hidden_states"),
         (request({"beam_width": 4}), "beam search"),
     ],
 )
@@ -93,9 +88,9 @@ from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang_dflash.plugin import registration
 
 def ask(**sampling):
-    req = SimpleNamespace(sampling_params=SamplingParams(**sampling), return_logprob=False,
+    req = SimpleNamespace(sampling_params=SamplingParams(**sampling), 
         origin_input_ids=[1], multimodal_inputs=None, vocab_size=2,
-        return_sampling_mask=False, custom_logit_processor=None, return_hidden_states=False)
+        return_sampling_mask=False, return_hidden_states=False)
     return scheduler.validate_dflash_request(req, True)
 
 def choose(worker, counts):

@@ -123,7 +123,8 @@ def batch_of(info) -> SimpleNamespace:
 @pytest.mark.parametrize("info", [None, sampling_info(3, 11, greedy=True)], ids=["no parameters", "greedy"])
 def test_greedy_choice_is_the_first_largest_logit(info):
     logits = torch.randint(0, 4, (3 * 5, 11)).float()
-    chosen = choice(runner())(logits.clone(), batch_of(info), nodes(3, 5))
+    chosen, kept = choice(runner())(logits.clone(), batch_of(info), nodes(3, 5))
+    assert kept is None
     assert chosen.shape == (3, 5)
     assert chosen.view(-1).tolist() == [row.index(max(row)) for row in logits.tolist()]
 
@@ -135,7 +136,7 @@ def test_logit_bias_reaches_every_node_of_its_request_only():
     logits[:, 2] = 1
     batch = batch_of(sampling_info(2, 7, True, logit_bias=bias))
     rules = build_rules(7, CPU).of(batch)
-    chosen = choice(runner())(logits, batch, nodes(2, 3), rules)
+    chosen = choice(runner())(logits, batch, nodes(2, 3), rules).tokens
     assert chosen.tolist() == [[4, 4, 4], [0, 0, 0]]
     assert is_argmax(batch.sampling_info) and not is_argmax(batch.sampling_info, rules)
 
@@ -146,7 +147,8 @@ def test_sampling_sees_one_row_of_parameters_per_node():
     info = sampling_info(bs, vocab, greedy=False, logit_bias=bias)
     sampler, logits, proposal, batch = Sampler(), torch.randn(bs * width, vocab), nodes(bs, width), batch_of(info)
     choose = choice(SimpleNamespace(sampler=sampler))
-    chosen = choose(logits.clone(), batch, proposal, build_rules(7, CPU).of(batch))
+    chosen, kept = choose(logits.clone(), batch, proposal, build_rules(7, CPU).of(batch))
+    assert kept is None
     assert chosen.dtype == torch.int64 and chosen.tolist() == torch.arange(bs * width).view(bs, width).tolist()
     for name in ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed"):
         of_requests, of_nodes = getattr(info, name), getattr(sampler.info, name)
@@ -181,7 +183,7 @@ def test_rules_that_are_not_wanted_are_not_asked():
     assert rules == (one,)
     logits = torch.zeros(2 * 3, 7)
     logits[:, 2], logits[:, 5] = 2, 1
-    assert choice(runner())(logits, batch, nodes(2, 3), rules).tolist() == [[5] * 3, [2] * 3]
+    assert choice(runner())(logits, batch, nodes(2, 3), rules).tokens.tolist() == [[5] * 3, [2] * 3]
     assert (one.told, other.told) == (["apply"], [])
 
 

@@ -5,6 +5,7 @@ exactly the target's (Leviathan et al., arXiv 2211.17192, with a point-mass draf
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -18,6 +19,13 @@ from sglang_dflash.types import Proposal
 def is_argmax(sampling_info, rules: Sequence[Rule] = ()) -> bool:
     """True where every request takes the most likely token of the logits as they are."""
     return not rules and (sampling_info is None or sampling_info.is_all_greedy)
+
+
+class Choice(NamedTuple):
+    """The target's token after every node, and what it was chosen from."""
+
+    tokens: torch.Tensor  # [bs, W] int64
+    logits: torch.Tensor | None  # [bs * W, V], after rules and before temperature; None unless they were to be kept
 
 
 class TargetChoice:
@@ -35,22 +43,29 @@ class TargetChoice:
         """Ranks over which a verify pass's rows of logits are split."""
         return self._logits_of.shards
 
-    def __call__(self, logits: torch.Tensor, batch, proposal: Proposal, rules: Sequence[Rule] = ()) -> torch.Tensor:
-        """logits [bs * W, V or a shard of it] of ``proposal`` -> chosen tokens [bs, W] int64.
+    def __call__(
+        self, logits: torch.Tensor, batch, proposal: Proposal, rules: Sequence[Rule] = (), keep: bool = False
+    ) -> Choice:
+        """logits [bs * W, V or a shard of it] of ``proposal`` -> the target's tokens.
 
-        rules: those that ``batch`` wants. Whole logits are changed in place.
+        rules: those that ``batch`` wants. Whole logits are changed in place. keep: logits are wanted, too.
         """
         info, width = batch.sampling_info, proposal.tokens.shape[1]
-        if is_argmax(info, rules):
-            chosen, greedy = self._logits_of.argmax(logits), True
+        if is_argmax(info, rules) and not keep:
+            kept, chosen, greedy = None, self._logits_of.argmax(logits), True
         else:
-            logits = self._logits_of.whole(logits)
+            logits = kept = self._logits_of.whole(logits)
             for rule in rules:
                 rule.apply(logits.view(-1, width, logits.shape[-1]), batch, proposal)
             greedy = info is None or info.is_all_greedy
-            chosen = logits.argmax(dim=-1) if greedy else self._sample(logits, proposal.positions.view(-1), info, width)
+            if greedy:
+                chosen = logits.argmax(dim=-1)
+            else:
+                # The sampler makes probabilities of its logits, in place.
+                given = logits.clone() if keep else logits
+                chosen = self._sample(given, proposal.positions.view(-1), info, width)
         self._sync(chosen, greedy)
-        return chosen.view(-1, width)
+        return Choice(chosen.view(-1, width), kept if keep else None)
 
     def _sample(self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int) -> torch.Tensor:
         return self._runner.sampler(
