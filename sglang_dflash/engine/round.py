@@ -47,15 +47,15 @@ class Round:
             verified = lane.verify(batch, proposal, plan, verify_bound)
         with stage("accept"):
             done = lane.tail.take(verified.graph_size, is_argmax(batch.sampling_info, rules), accepted)
-            logits = verified.output.next_token_logits
+            logits, masks = verified.output.next_token_logits, None
             if not done:
-                chosen, logits = lane.choose(logits, batch, proposal, rules, keep=batch.return_logprob)
+                chosen, logits, masks = lane.choose(logits, batch, proposal, rules, keep=batch.return_logprob)
                 self._accept(proposal.tokens, chosen, proposal.parents, prefix_lens, accepted)
             if on_publish is not None:
                 on_publish(accepted.new_prefix_lens)
             for rule in rules:
                 rule.commit(batch, accepted)
-            report(batch, verified.output, logits, proposal, accepted)
+            report(batch, verified.output, logits, masks, proposal, accepted)
         with stage("commit"):
             slots = plan.write_ids(self._draft_translator, cols=lane.verify.columns).view(bs, -1)
             features = lane.commit(batch, proposal, accepted, slots, verified.features)

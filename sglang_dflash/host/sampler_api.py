@@ -33,6 +33,8 @@ TOUCHES = (
             "vocab_size",
             "device",
             "logit_bias",
+            "sampling_mask_batch_indices",
+            "sampling_support_logprobs_capture_indices",
         ),
     ),
     Touch(
@@ -46,6 +48,7 @@ TOUCHES = (
 __all__ = ["SamplingPrewarmResult", "largest_batch", "repeat_per_node", "sampled_batch"]
 
 _PER_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed")
+_ROW_NUMBERS = ("sampling_mask_batch_indices", "sampling_support_logprobs_capture_indices")
 _PER_BATCH = (
     "is_all_greedy",
     "is_any_greedy",
@@ -70,7 +73,15 @@ def repeat_per_node(info: SamplingBatchInfo, width: int) -> SamplingBatchInfo:
         name: None if (value := getattr(info, name)) is None else value.repeat_interleave(width, dim=0)
         for name in _PER_REQUEST
     }
-    return SamplingBatchInfo(**repeated, **{name: getattr(info, name) for name in _PER_BATCH})
+    rows = {
+        name: None if (value := getattr(info, name)) is None else _rows_of_nodes(value, width) for name in _ROW_NUMBERS
+    }
+    return SamplingBatchInfo(**repeated, **rows, **{name: getattr(info, name) for name in _PER_BATCH})
+
+
+def _rows_of_nodes(requests: torch.Tensor, width: int) -> torch.Tensor:
+    """Numbers of requests [n] -> those of their rows [n * width]."""
+    return (requests.unsqueeze(1) * width + torch.arange(width, device=requests.device)).view(-1)
 
 
 def largest_batch(runner, width: int) -> int:

@@ -13,6 +13,7 @@ from sglang_dflash.host.contract import Touch
 logger = logging.getLogger(__name__)
 
 VALIDATE = "sglang.srt.speculative.dflash_utils.validate_dflash_request"
+VALIDATE_MASK = "sglang.srt.speculative.spec_sampling_mask.validate_spec_sampling_mask_request"
 SCHEDULER = "sglang.srt.managers.scheduler"
 
 TOUCHES = (
@@ -28,6 +29,18 @@ TOUCHES = (
         "SGLang asks the worker instead",
         ("req", "enable_overlap"),
     ),
+    Touch(
+        "sglang.srt.speculative.spec_sampling_mask:validate_spec_sampling_mask_request",
+        "hooked (around): refuses sampling masks that SGLang's own worker cannot give, and ours can",
+        "SGLang asks the worker instead",
+        ("req", "spec_algorithm"),
+    ),
+    Touch(
+        "sglang.srt.managers.scheduler:validate_spec_sampling_mask_request",
+        "the name that the hook must reach",
+        "SGLang asks the worker instead",
+        ("req", "spec_algorithm"),
+    ),
     Touch("sglang.srt.runtime_context:get_exec", "is inference deterministic?", "never: public"),
     Touch(
         "sglang.srt.managers.schedule_batch:Req",
@@ -37,7 +50,6 @@ TOUCHES = (
             "origin_input_ids",
             "vocab_size",
             "sampling_params",
-            "return_sampling_mask",
         ),
     ),
     Touch(
@@ -76,7 +88,6 @@ REFUSALS = (
         _asks_grammar,
         "drop the constraint, or serve without DFLASH",
     ),
-    Refusal("return_sampling_mask", lambda req: req.return_sampling_mask, "drop it, or serve without DFLASH"),
     Refusal(
         "beam search",
         lambda req: (req.sampling_params.beam_width or 1) > 1,
@@ -122,10 +133,12 @@ def install() -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
     HookRegistry.register(VALIDATE, _validate, HookType.AROUND)
+    HookRegistry.register(VALIDATE_MASK, _validate_mask, HookType.AROUND)
     HookRegistry.apply_hooks()
     scheduler = sys.modules.get(SCHEDULER)
-    if scheduler is not None and getattr(scheduler.validate_dflash_request, "__wrapped__", None) is None:
-        raise DFlashError("sglang", f"requests cannot be validated: {VALIDATE} is not hooked", "reinstall SGLang")
+    for hooked in (VALIDATE, VALIDATE_MASK) if scheduler is not None else ():
+        if getattr(getattr(scheduler, hooked.rpartition(".")[2]), "__wrapped__", None) is None:
+            raise DFlashError("sglang", f"requests cannot be validated: {hooked} is not hooked", "reinstall SGLang")
 
 
 def _seeded_min_p(req) -> str | None:
@@ -140,3 +153,8 @@ def _seeded_min_p(req) -> str | None:
 def _validate(original, req, enable_overlap) -> str | None:
     # SGLang's own asks only whether hidden states are wanted under overlap scheduling, which its worker cannot give.
     return refusal(req) or _seeded_min_p(req)
+
+
+def _validate_mask(original, req, spec_algorithm) -> str | None:
+    """None: masks are the sampler's own, whatever filters it applies. What plain decoding refuses is refused before."""
+    return None

@@ -107,3 +107,12 @@ def test_seeded_samples_are_plain_decodings(servers, asks):
     given = send(servers.dflash(*flags, **OVERLAP), asks, 6, **more)
     assert_equal(wanted, given)
     assert sum(got.rounds < len(got.token_ids) for got in given) > len(asks) // 2
+
+
+def test_retracted_requests_keep_their_counts(servers, asks, wanted):
+    """Plain decoding forgets what was emitted before; here answers are those without retraction."""
+    evict = {"SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "9"}
+    server = servers.dflash(PROCESSORS, "--max-total-tokens", 1500, **OVERLAP, **evict)
+    given = send(server, asks, 12)
+    assert_equal(wanted, given)
+    assert sum(answer.meta["num_retractions"] for answer in given) > 3

@@ -18,7 +18,6 @@ def request(sampling=None, **fields) -> SimpleNamespace:
         "origin_input_ids": [3, 0, 9],
         "multimodal_inputs": None,
         "vocab_size": 10,
-        "return_sampling_mask": False,
     }
     return SimpleNamespace(sampling_params=SamplingParams(**(sampling or {})), **(plain | fields))
 
@@ -45,7 +44,6 @@ def test_exact_requests_pass(sampling):
         (request({"regex": "a+"}), "constrained decoding"),
         (request({"ebnf": 'root ::= "a"'}), "constrained decoding"),
         (request({"structural_tag": "{}"}), "constrained decoding"),
-        (request(return_sampling_mask=True), "return_sampling_mask"),
         (request({"beam_width": 4}), "beam search"),
     ],
 )
@@ -90,7 +88,7 @@ from sglang_dflash.plugin import registration
 def ask(**sampling):
     req = SimpleNamespace(sampling_params=SamplingParams(**sampling), 
         origin_input_ids=[1], multimodal_inputs=None, vocab_size=2,
-        return_sampling_mask=False, return_hidden_states=False)
+        return_hidden_states=False)
     return scheduler.validate_dflash_request(req, True)
 
 def choose(worker, counts):

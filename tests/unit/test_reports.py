@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sglang.srt.layers.logits_processor import LogitsProcessor, LogitsProcessorOutput
+from sglang.srt.layers.logits_processor import LogitsProcessor, LogitsProcessorOutput, SamplingMaskOutput
 from sglang.srt.model_executor.forward_batch_info import CaptureHiddenMode
 
 from sglang_dflash.engine.verify.choice import TargetChoice
@@ -22,6 +22,7 @@ EMITTED = [[3, 6, 1], [4, 5]]
 
 def batch_of(greedy: bool, **more) -> SimpleNamespace:
     info = SimpleNamespace(is_all_greedy=greedy, temperatures=torch.tensor([[0.5], [2.0]]))
+    info.sampling_mask_batch_indices = info.sampling_support_logprobs_capture_indices = None
     wants = {"return_logprob": False, "return_hidden_states": False}
     lists = {"top_logprobs_nums": [2, 0], "token_ids_logprobs": [None, [1, 4]]}
     return SimpleNamespace(sampling_info=info, seq_lens=torch.tensor([5, 9]), **(wants | lists | more))
@@ -45,7 +46,7 @@ def test_log_probs_of_emitted_tokens(tree, greedy):
     proposal, accepted, paths = round_of(tree)
     logits = torch.randn(2 * WIDTH, VOCAB)
     output = LogitsProcessorOutput(next_token_logits=None)
-    report(batch_of(greedy, return_logprob=True), output, logits.clone(), proposal, accepted)
+    report(batch_of(greedy, return_logprob=True), output, logits.clone(), None, proposal, accepted)
     stride = accepted.emitted.shape[1]
     assert output.next_token_logprobs.shape == (2, stride)
     for row, (path, emitted, temperature) in enumerate(zip(paths, EMITTED, (0.5, 2.0), strict=True)):
@@ -67,7 +68,7 @@ def test_hidden_states_of_emitted_tokens_are_a_copy(tree):
     proposal, accepted, paths = round_of(tree)
     states = torch.randn(2 * WIDTH, 5)
     output = LogitsProcessorOutput(next_token_logits=None, last_hidden_states=states)
-    report(batch_of(True, return_hidden_states=True), output, None, proposal, accepted)
+    report(batch_of(True, return_hidden_states=True), output, None, None, proposal, accepted)
     before, stride = states.clone(), accepted.emitted.shape[1]
     states.zero_()  # the next pass writes there
     for row, path in enumerate(paths):
@@ -75,13 +76,13 @@ def test_hidden_states_of_emitted_tokens_are_a_copy(tree):
             assert torch.equal(output.hidden_states[row * stride + depth], before[row * WIDTH + node])
     output.last_hidden_states = None
     with pytest.raises(DFlashError, match="hidden states"):
-        report(batch_of(True, return_hidden_states=True), output, None, proposal, accepted)
+        report(batch_of(True, return_hidden_states=True), output, None, None, proposal, accepted)
 
 
 def test_nobody_asks():
     output = LogitsProcessorOutput(next_token_logits=torch.zeros(2, 3))
     before = dict(vars(output))
-    report(batch_of(True), output, None, *round_of(False)[:2])
+    report(batch_of(True), output, None, None, *round_of(False)[:2])
     assert vars(output) == before
 
 
@@ -101,6 +102,7 @@ def test_kept_logits_are_what_the_sampler_was_given():
     for name in ("top_p_sampling", "top_k_sampling", "min_p_sampling"):
         setattr(info, f"need_{name}", False)
     info.npu_top_k_top_p_eligible = False
+    info.sampling_mask_batch_indices = info.sampling_support_logprobs_capture_indices = None
     choose = TargetChoice(SimpleNamespace(sampler=Sampler()), WholeLogits(), lambda tokens, greedy: None)
     proposal = Proposal(torch.zeros(2, WIDTH), None, torch.zeros(2, WIDTH))
     for greedy in (False, True):
@@ -108,6 +110,35 @@ def test_kept_logits_are_what_the_sampler_was_given():
         given = logits.clone()
         chosen = choose(given, SimpleNamespace(sampling_info=info), proposal, keep=True)
         assert torch.equal(chosen.logits, logits) and torch.equal(chosen.tokens, logits.argmax(-1).view(2, WIDTH))
+
+
+@pytest.mark.parametrize("tree", (False, True), ids=("chain", "tree"))
+@pytest.mark.parametrize("greedy", (False, True), ids=("sampled", "greedy"))
+def test_masks_of_emitted_tokens(tree, greedy):
+    """Both requests ask for masks; the second also for the log-probabilities of all that they hold."""
+    proposal, accepted, paths = round_of(tree)
+    batch = batch_of(greedy)
+    batch.sampling_info.sampling_mask_batch_indices = torch.tensor([0, 1])
+    batch.sampling_info.sampling_support_logprobs_capture_indices = torch.tensor([1])
+    nodes = torch.arange(2 * WIDTH)
+    masks = SamplingMaskOutput(
+        token_ids=nodes.view(-1, 1).expand(-1, 3).contiguous(),
+        lengths=nodes + 100,
+        selected_logprobs=-nodes.float(),
+        support_logprobs=nodes[WIDTH:].view(-1, 1).float(),
+        statuses=nodes + 200,
+    )
+    output = LogitsProcessorOutput(next_token_logits=None)
+    report(batch, output, None, None if greedy else masks, proposal, accepted)
+    got = output.sampling_mask_output
+    assert got.num_accept_tokens.tolist() == [3, 2]
+    for row, (path, emitted) in enumerate(zip(paths, EMITTED, strict=True)):
+        count, at = len(path), [row * WIDTH + node for node in path]
+        tokens, lengths = got.token_ids[row, :count, 0].tolist(), got.lengths[row, :count].tolist()
+        assert (tokens, lengths) == ((emitted, [1] * count) if greedy else (at, [100 + node for node in at]))
+        assert got.selected_logprobs[row, :count].tolist() == ([0] * count if greedy else [-node for node in at])
+    support = got.support_logprobs[0, :2, 0].tolist()
+    assert support == ([0, 0] if greedy else [WIDTH + node for node in paths[1]])
 
 
 @pytest.mark.parametrize("server", (CaptureHiddenMode.NULL, CaptureHiddenMode.LAST, CaptureHiddenMode.FULL))

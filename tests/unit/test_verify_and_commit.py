@@ -123,7 +123,7 @@ def batch_of(info) -> SimpleNamespace:
 @pytest.mark.parametrize("info", [None, sampling_info(3, 11, greedy=True)], ids=["no parameters", "greedy"])
 def test_greedy_choice_is_the_first_largest_logit(info):
     logits = torch.randint(0, 4, (3 * 5, 11)).float()
-    chosen, kept = choice(runner())(logits.clone(), batch_of(info), nodes(3, 5))
+    chosen, kept, _ = choice(runner())(logits.clone(), batch_of(info), nodes(3, 5))
     assert kept is None
     assert chosen.shape == (3, 5)
     assert chosen.view(-1).tolist() == [row.index(max(row)) for row in logits.tolist()]
@@ -147,7 +147,7 @@ def test_sampling_sees_one_row_of_parameters_per_node():
     info = sampling_info(bs, vocab, greedy=False, logit_bias=bias)
     sampler, logits, proposal, batch = Sampler(), torch.randn(bs * width, vocab), nodes(bs, width), batch_of(info)
     choose = choice(SimpleNamespace(sampler=sampler))
-    chosen, kept = choose(logits.clone(), batch, proposal, build_rules(7, CPU).of(batch))
+    chosen, kept, _ = choose(logits.clone(), batch, proposal, build_rules(7, CPU).of(batch))
     assert kept is None
     assert chosen.dtype == torch.int64 and chosen.tolist() == torch.arange(bs * width).view(bs, width).tolist()
     for name in ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed"):

@@ -5,7 +5,7 @@ exactly the target's (Leviathan et al., arXiv 2211.17192, with a point-mass draf
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,6 +26,7 @@ class Choice(NamedTuple):
 
     tokens: torch.Tensor  # [bs, W] int64
     logits: torch.Tensor | None  # [bs * W, V], after rules and before temperature; None unless they were to be kept
+    masks: Any  # SGLang's sampling masks of all nodes, where a request that samples asks for them
 
 
 class TargetChoice:
@@ -52,27 +53,22 @@ class TargetChoice:
         """
         info, width = batch.sampling_info, proposal.tokens.shape[1]
         if is_argmax(info, rules) and not keep:
-            kept, chosen, greedy = None, self._logits_of.argmax(logits), True
+            kept, masks, chosen, greedy = None, None, self._logits_of.argmax(logits), True
         else:
             logits = kept = self._logits_of.whole(logits)
             for rule in rules:
                 rule.apply(logits.view(-1, width, logits.shape[-1]), batch, proposal)
             greedy = info is None or info.is_all_greedy
             if greedy:
-                chosen = logits.argmax(dim=-1)
+                chosen, masks = logits.argmax(dim=-1), None
             else:
                 # The sampler makes probabilities of its logits, in place.
                 given = logits.clone() if keep else logits
-                chosen = self._sample(given, proposal.positions.view(-1), info, width)
+                chosen, masks = self._sample(given, proposal.positions.view(-1), info, width)
         self._sync(chosen, greedy)
-        return Choice(chosen.view(-1, width), kept if keep else None)
+        return Choice(chosen.view(-1, width), kept if keep else None, masks)
 
-    def _sample(self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int) -> torch.Tensor:
-        return self._runner.sampler(
-            LogitsProcessorOutput(next_token_logits=logits),
-            repeat_per_node(sampling_info, width),
-            False,
-            [],
-            [],
-            positions,
-        ).long()
+    def _sample(self, logits: torch.Tensor, positions: torch.Tensor, sampling_info, width: int):
+        output = LogitsProcessorOutput(next_token_logits=logits)
+        tokens = self._runner.sampler(output, repeat_per_node(sampling_info, width), False, [], [], positions)
+        return tokens.long(), output.sampling_mask_output

@@ -1,18 +1,24 @@
-"""What requests want to know of a round beside its tokens: log-probabilities and hidden states of what was emitted."""
+"""What requests want to know of emitted tokens: log-probabilities, hidden states, what else could have been chosen."""
 
 import torch
 
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.host.reports_api import add_log_probs
+from sglang_dflash.host.support_api import emitted_masks, greedy_masks, wants_masks
 from sglang_dflash.types import Acceptance, Proposal
 
 
-def report(batch, output, logits: torch.Tensor | None, proposal: Proposal, accepted: Acceptance) -> None:
+def report(batch, output, logits: torch.Tensor | None, masks, proposal: Proposal, accepted: Acceptance) -> None:
     """Add what ``batch`` asks for to the verify pass's ``output``: D rows a request, one for each emitted token.
 
-    logits [bs * W, V]: whole, and as they were chosen from; needed for log-probabilities only. Rows beyond what was
-    emitted hold nothing of meaning, and are not read.
+    logits [bs * W, V]: whole, and as they were chosen from; needed for log-probabilities only. masks: of all nodes,
+    from the sampler; None where the batch is greedy. Rows beyond what was emitted hold nothing of meaning.
     """
+    info, width = batch.sampling_info, proposal.tokens.shape[1]
+    if wants_masks(info):
+        output.sampling_mask_output = (
+            greedy_masks(info, accepted) if masks is None else emitted_masks(info, masks, accepted, width)
+        )
     if batch.return_logprob:
         assert logits is not None  # the choice has kept them
         rows = logits if proposal.parents is None else logits[_rows(accepted, proposal)]
