@@ -93,6 +93,26 @@ def step(
 
 
 @app.command()
+def passes(
+    pair: PairName = EMBEDDED,
+    target: Target = "",
+    draft: Draft = "",
+    block_size: BlockSize = None,
+    requests: Annotated[str, typer.Option(help="Comma-separated requests in flight.")] = "1,2,4,8",
+    threads: Annotated[int, typer.Option(help="Of servers and products; 0: all cores.", min=0)] = 0,
+    tokens: Annotated[int, typer.Option(help="Tokens of an answer.", min=2)] = 48,
+    turns: Annotated[int, typer.Option(help="Counted turns.", min=1)] = 5,
+    out: Annotated[Path, typer.Option(help="JSON file that is written.")] = Path("bench-results/pass-cost.json"),
+) -> None:
+    """On a CPU: plain steps, verify passes and rounds beside the target's products alone."""
+    from sglang_dflash.tools.bench.passcost import run_pass_cost
+
+    chosen = find_pair(pair, target, draft)
+    counts = [int(word) for word in words("requests", requests, str.isdigit)]
+    run_pass_cost(chosen.target, chosen.draft, block_size, counts, threads, tokens, turns, out)
+
+
+@app.command()
 def products(threads: Annotated[int, typer.Option(help="Of torch.", min=1)] = 1) -> None:
     """Dense projections on this host: torch's choice of library beside ours."""
     from sglang_dflash.tools.bench.products import run_products

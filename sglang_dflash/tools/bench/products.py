@@ -1,4 +1,4 @@
-"""``sglang-dflash bench products``: dense float32 projections on this host, torch's choice, oneDNN's, and ours.
+"""``sglang-dflash bench products``: dense float32 projections on this host: torch's choice, oneDNN's, ours, packed.
 
 Each shape is as many matrices as a model has layers, one after the other: a loop over a single matrix finds its weights
 in the nearest cache, which a forward pass does not.
@@ -7,15 +7,17 @@ in the nearest cache, which a forward pass does not.
 import time
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 
 from sglang_dflash.kernels import dense
 from sglang_dflash.kernels.dense import naive, onednn
+from sglang_dflash.kernels.dense.packed import PackedMatrix
 from sglang_dflash.tools.bench.report import plain_table, show
 from sglang_dflash.tools.serve.console import make_console
 
-SHAPES = ((128, 768), (1024, 4096), (3072, 1024))  # in, out: the embedded target's widest, and a 0.6B model's
+SHAPES = ((128, 768), (576, 960), (576, 3072), (1024, 4096), (3072, 1024))  # in, out: of 1.7M, 135M, 0.6B models
 ROWS = (1, 8, 16, 128)
 LAYERS = 8
 TURNS = 20
@@ -27,19 +29,37 @@ def run_products(threads: int) -> None:
     torch.set_num_threads(threads)
     ways = naive.project, onednn.product, dense.choose("cpu", torch.float32).project
     table = plain_table()
-    for name in ("rows", "in", "out", "torch us", "oneDNN us", "ours us", "torch / ours"):
+    for name in (
+        "rows",
+        "in",
+        "out",
+        "torch us",
+        "oneDNN us",
+        "ours us",
+        "packed us",
+        "torch / ours",
+        "torch / packed",
+    ):
         table.add_column(name, justify="right")
     with torch.inference_mode():
         for inputs, outputs in SHAPES:
             for rows in ROWS:
                 x, weights = torch.randn(rows, inputs), [torch.randn(outputs, inputs) for _ in range(LAYERS)]
-                times = [t / LAYERS for t in fastest([partial(in_turn, way, x, weights) for way in ways])]
-                figures = *(f"{t:.0f}" for t in times), f"{times[0] / times[2]:.2f}x"
+                packed = [PackedMatrix(SimpleNamespace(weight=weight)) for weight in weights]
+                works = [partial(in_turn, way, x, weights) for way in ways] + [partial(in_turn, multiply, x, packed)]
+                times = [t / LAYERS for t in fastest(works)]
+                ratios = f"{times[0] / times[2]:.2f}x", f"{times[0] / times[3]:.2f}x"
+                figures = *(f"{t:.0f}" for t in times), *ratios
                 table.add_row(str(rows), str(inputs), str(outputs), *figures, end_section=rows == ROWS[-1])
     show(make_console(), f"Dense float32 projections, fastest of {TURNS} turns", table)
 
 
-def in_turn(way: Callable, x: torch.Tensor, weights: list[torch.Tensor]) -> None:
+def multiply(x: torch.Tensor, matrix: PackedMatrix) -> torch.Tensor:
+    """The product with a packed weight."""
+    return matrix.project(x)
+
+
+def in_turn(way: Callable, x: torch.Tensor, weights: list) -> None:
     """The product of ``x`` with each of ``weights``."""
     for weight in weights:
         way(x, weight)
