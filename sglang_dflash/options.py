@@ -55,6 +55,13 @@ VARIABLES = (
         "acceptance and injection of greedy chains inside the verify pass's captured graph (GPU, one rank)",
     ),
     Variable(
+        "SGLANG_DFLASH_GRAMMAR_DRAFTS",
+        "grammar_drafts",
+        "on",
+        ("on", "off"),
+        "whether drafted tokens that a request's grammar forbids give way to those that it forces (docs/grammars.md)",
+    ),
+    Variable(
         "SGLANG_DFLASH_SHARE_ENDS",
         "share_ends",
         "on",
@@ -101,6 +108,7 @@ class Options:
     cpu_overlap: str
     cpu_pack: str
     graph_tail: str
+    grammar_drafts: str
     share_ends: str
     update_restore: str
     timings: str

@@ -41,6 +41,8 @@ class Round:
             drafted = lane.draft(batch, block, plan, draft_bound)
         with stage("propose"):
             proposal = lane.propose(drafted)
+            for rule in rules:
+                proposal = rule.revise(batch, proposal)
         with stage("verify"):
             for rule in rules:
                 rule.start(batch, proposal)

@@ -15,6 +15,7 @@ from sglang_dflash.engine.draft.model import DFlashDraftModel
 from sglang_dflash.engine.draft.runner import DraftRunner
 from sglang_dflash.engine.draft.view import WholeContext, WindowedContext
 from sglang_dflash.engine.draft_state import DraftState
+from sglang_dflash.engine.grammar.masks import GrammarRule
 from sglang_dflash.engine.lane import Lane, build_lane
 from sglang_dflash.engine.prefill import Prefill
 from sglang_dflash.engine.proposal.build import build_proposer
@@ -28,6 +29,7 @@ from sglang_dflash.engine.verify.rules import build_rules
 from sglang_dflash.engine.verify.trees import build_tree_form
 from sglang_dflash.errors import print_errors
 from sglang_dflash.host.capture import prepare_capture
+from sglang_dflash.host.grammar_api import cursors
 from sglang_dflash.host.graph_api import captures_graphs, memory_left_for_graphs
 from sglang_dflash.host.logits_api import verify_logits
 from sglang_dflash.host.model_api import register_model
@@ -136,7 +138,9 @@ class DFlashWorker(BaseSpecWorker):
         self._tree_form = build_tree_form(target) if self._proposer.shape.is_tree else None
         self._inject = ContextInjector(draft_model, self._draft_runner)
         self._choose = TargetChoice(target, verify_logits(target.model, get_parallel().tp_group), self._sync)
-        self._rules = build_rules(target.model_config.vocab_size, torch.device(target.device))
+        guides = self._options.grammar_drafts == "on"
+        self._grammars = GrammarRule(cursors(self._target_worker.tokenizer), guides)
+        self._rules = build_rules(target.model_config.vocab_size, torch.device(target.device), self._grammars)
         self._prefill = Prefill(
             self._target_worker,
             self._draft_runner,
@@ -242,6 +246,7 @@ class DFlashWorker(BaseSpecWorker):
         """Prefill or one decode round; the scheduler's batch is restored by SGLang afterwards."""
         if batch.forward_mode.is_idle():
             return self._idle(on_publish)
+        self._grammars.catch_up = grammar_barrier
         if batch.forward_mode.is_extend():
             self._wait_for_fused_hicache_load(batch)
             return self._prefill(batch, on_publish)

@@ -58,10 +58,6 @@ TOUCHES = (
         "never: the request itself",
         (
             "min_p",
-            "json_schema",
-            "regex",
-            "ebnf",
-            "structural_tag",
             "beam_width",
             "watermark",
         ),
@@ -77,17 +73,7 @@ class Refusal(NamedTuple):
     remedy: str
 
 
-def _asks_grammar(req) -> bool:
-    p = req.sampling_params
-    return any((p.json_schema, p.regex, p.ebnf, p.structural_tag))
-
-
 REFUSALS = (
-    Refusal(
-        "constrained decoding (json_schema, regex, ebnf, structural_tag)",
-        _asks_grammar,
-        "drop the constraint, or serve without DFLASH",
-    ),
     Refusal(
         "beam search",
         lambda req: (req.sampling_params.beam_width or 1) > 1,

@@ -55,15 +55,20 @@ def assert_same(plain: PlainAnswers, asks: list[Ask], answers, concurrency: int 
     """Every answer equals plain decoding's, but for ties, which are counted, printed and returned."""
     ties = 0
     for ask, want, got in zip(asks, plain.of(asks, concurrency), answers, strict=True):
-        if want == got.token_ids:
-            continue
-        at = next((i for i, (a, b) in enumerate(zip(want, got.token_ids, strict=False)) if a != b), None)
-        assert at is not None, f"{len(got.token_ids)} tokens instead of {len(want)} ({got.meta.get('finish_reason')})"
-        gap = _gap(plain.client, ask.prompt + want[:at], want[at], got.token_ids[at])
-        assert gap < TIE, f"token {at}: {got.token_ids[at]} instead of {want[at]}, {gap:.2e} nats apart"
-        ties += 1
-        ties_seen.append(f"tie at token {at}: {want[at]} and {got.token_ids[at]}, {gap:.1e} nats apart")
+        ties += assert_equal(plain.client, ask.prompt, want, got.token_ids, str(got.meta.get("finish_reason")))
     return ties
+
+
+def assert_equal(client, prompt, want, got, about: str = "") -> bool:
+    """``got`` is ``want``, tokens after ``prompt``, or True: they part at a tie, which is printed. client: plain's."""
+    if want == got:
+        return False
+    at = next((i for i, (a, b) in enumerate(zip(want, got, strict=False)) if a != b), None)
+    assert at is not None, f"{len(got)} tokens instead of {len(want)} {about}"
+    gap = _gap(client, prompt + want[:at], want[at], got[at])
+    assert gap < TIE, f"token {at}: {got[at]} instead of {want[at]}, {gap:.2e} nats apart"
+    ties_seen.append(f"tie at token {at}: {want[at]} and {got[at]}, {gap:.1e} nats apart")
+    return True
 
 
 def _gap(client, prompt, one: int, other: int) -> float:

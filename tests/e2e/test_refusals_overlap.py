@@ -8,9 +8,6 @@ from test_refusals import REFUSED, reply_to, until_empty
 from workload import questions
 
 SAMPLED = {"temperature": 1.0, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "ignore_eos": True, "max_new_tokens": 200}
-MORE = {
-    "sampling mask": ({"top_k": 20}, {"return_sampling_mask": True}, "return_sampling_mask"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +19,7 @@ def test_sampled_requests_beside_refused_ones(server, plain, tokenizer):
     asks = questions(tokenizer, 1)[:8]
 
     def refuse(name) -> None:
-        sampling, fields, words = (REFUSED | MORE)[name]
+        sampling, fields, words = REFUSED[name]
         for greedy in (True, False):
             more = sampling if greedy else SAMPLED | sampling
             reply = reply_to(server, asks[0], more, fields)
@@ -30,7 +27,7 @@ def test_sampled_requests_beside_refused_ones(server, plain, tokenizer):
 
     with ThreadPoolExecutor(8) as pool:
         sampled = [pool.submit(server.client.generate, ask.prompt, SAMPLED) for ask in asks[:4] * 2]
-        refused = [pool.submit(refuse, name) for name in REFUSED | MORE]
+        refused = [pool.submit(refuse, name) for name in REFUSED]
         for job in refused:
             job.result()
         assert {len(job.result().token_ids) for job in sampled} == {SAMPLED["max_new_tokens"]}

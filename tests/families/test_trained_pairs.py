@@ -1,6 +1,7 @@
 """Small trained targets with drafts trained on them: what a server accepts is what the batch-1 replay accepts."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,3 +103,27 @@ def test_drafts_are_accepted(name, answers):
     recorded = json.loads((PAIRS / name / "evaluation.json").read_text())["summary"]["accept_length"]
     print(f"{name}: accept length {tokens / rounds:.2f}, recorded {recorded:.2f}")
     assert tokens / rounds > 2
+
+
+WORDS = "[a-z]+( [a-z]+){2,9}[.]"
+
+
+def test_constrained_answers_are_plain_decodings(name, folders, prompts, logs, launch):
+    """States of recurrent layers go where the grammar lets the target go: an answer may end inside of a round."""
+    if name not in ("qwen3.5", "nemotron-h"):
+        pytest.skip("no recurrent layers; others are compared with the embedded pair")
+    family, params = BY_NAME[name], {"temperature": 0.0, "max_new_tokens": 60}
+    given = {}
+    for worker in ("plain", "dflash"):
+        draft = None if worker == "plain" else str(folders[1])
+        spec = ServerSpec(str(folders[0]), draft, worker, exact=True).with_flags(*family.flags).with_env(**family.env)
+        with ServerProcess(spec, logs, launcher=launch) as server:
+            free = server.client.generate_many(prompts[::3], 4, params)
+            given[worker] = server.client.generate_many(prompts, 6, params | {"regex": WORDS})
+            # What the radix cache keeps of constrained answers is theirs.
+            given[worker] += server.client.generate_many(prompts, 6, params | {"regex": WORDS}) + free
+    for want, got in zip(given["plain"], given["dflash"], strict=True):
+        assert (got.token_ids, got.finish_reason) == (want.token_ids, want.finish_reason)
+    answers = given["dflash"][: len(prompts)]
+    assert sum(answer.finish_reason == "stop" for answer in answers) > 3
+    assert all(re.fullmatch(WORDS, answer.text) for answer in answers if answer.finish_reason == "stop")

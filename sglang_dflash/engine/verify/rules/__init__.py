@@ -10,9 +10,10 @@ from sglang_dflash.engine.verify.rules.rule import Rule, Rules
 __all__ = ["Rule", "Rules", "build_rules"]
 
 
-def build_rules(vocab_size: int, device: torch.device) -> Rules:
+def build_rules(vocab_size: int, device: torch.device, grammars: Rule | None = None) -> Rules:
     """Every rule, in the order in which plain decoding applies them.
 
-    vocab_size: the target's; device: that of its logits.
+    vocab_size: the target's; device: that of its logits; grammars: the rule of vocabulary masks, if any.
     """
-    return Rules((Penalties(vocab_size, device), LogitBias(), Processors()))
+    masks = () if grammars is None else (grammars,)
+    return Rules((Penalties(vocab_size, device), *masks, LogitBias(), Processors()))

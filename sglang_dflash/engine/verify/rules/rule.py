@@ -21,6 +21,10 @@ class Rule:
         """Whether a request of ``batch`` asks for it; read from the host, in every round: it must cost nothing."""
         raise NotImplementedError
 
+    def revise(self, batch, proposal: Proposal) -> Proposal:
+        """What is to be verified instead of ``proposal``: as many nodes, with the same parents."""
+        return proposal
+
     def start(self, batch, proposal: Proposal) -> None:
         """Called before the verify pass is launched: work on the host runs beside it."""
 

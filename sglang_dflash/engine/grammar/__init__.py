@@ -1,0 +1,1 @@
+"""Requests whose answers follow a grammar: it is led along every path of a proposal, on the host."""
