@@ -12,6 +12,7 @@ from sglang_dflash.tools.bench.cli import app as bench_app
 from sglang_dflash.tools.demo.cli import demo, generate
 from sglang_dflash.tools.doctor.cli import check
 from sglang_dflash.tools.extras import require_extra
+from sglang_dflash.tools.fuzz.cli import fuzz
 from sglang_dflash.tools.pair.named import EMBEDDED, SMOLLM2, find_pair
 from sglang_dflash.tools.serve.cli import launch, models, serve
 from sglang_dflash.tools.soak.cli import soak
@@ -29,6 +30,7 @@ app.command()(models)
 app.command(context_settings=PASS_ON)(launch)
 app.command()(check)
 app.command()(soak)
+app.command()(fuzz)
 
 
 def main() -> None:

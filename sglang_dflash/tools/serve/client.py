@@ -50,7 +50,7 @@ class Client:
             return self._streamed(body, on_text)
         sent = time.perf_counter()
         reply = self._post("/generate", body)
-        return _generation(reply, sent, time.perf_counter(), ())
+        return generation_of(reply, sent, time.perf_counter(), ())
 
     def events(
         self, prompt: str | Sequence[int], sampling: Mapping[str, Any], **fields: Any
@@ -170,7 +170,7 @@ class Client:
                 on_text(event.get("text") or "")
         if last is None:
             raise DFlashError("request", "the server closed the stream without a token", "see its log")
-        return _generation(last, sent, time.perf_counter(), tuple(arrivals))
+        return generation_of(last, sent, time.perf_counter(), tuple(arrivals))
 
 
 def prompt_field(prompt: str | Sequence[int]) -> dict[str, Any]:
@@ -188,7 +188,10 @@ def _events(source: EventSource) -> Iterator[dict[str, Any]]:
         yield event
 
 
-def _generation(reply: Mapping[str, Any], sent: float, finished: float, arrivals: tuple[Arrival, ...]) -> Generation:
+def generation_of(
+    reply: Mapping[str, Any], sent: float = 0.0, finished: float = 0.0, arrivals: tuple[Arrival, ...] = ()
+) -> Generation:
+    """A reply as a value; DFlashError where it says that the request was refused."""
     meta = reply["meta_info"]
     reason = meta.get("finish_reason") or {}
     if reason.get("type") == "abort" and reason.get("status_code", 200) not in (None, 200):
