@@ -164,6 +164,15 @@ def test_a_decoding_request_keeps_its_counts_in_a_mixed_prefill():
     assert mixed.sampling_info.acc_additive_penalties.tolist() == [[0] * 6, [0, 0, 0, -2, 0, 0]]
 
 
+def test_a_least_length_alone_needs_no_counts():
+    rule = Penalties(VOCAB, CPU)
+    batch = batch_of([Request([1, 2], min_new_tokens=3, stop_token_ids=[4])])
+    rule.before_prefill(batch)
+    assert batch.sampling_info.acc_additive_penalties[0, 4] == -torch.inf
+    assert torch.isfinite(batch.sampling_info.acc_additive_penalties).sum() < VOCAB
+    rule.after_prefill(batch, torch.tensor([3]))
+
+
 def test_only_batches_with_a_penalty_want_the_rule():
     info = SimpleNamespace(acc_additive_penalties=None, logit_bias=None, has_custom_logit_processor=False)
     rules = build_rules(VOCAB, CPU)

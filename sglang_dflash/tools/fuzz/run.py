@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sglang_dflash.tools.bench.prompts import load_prompts
@@ -135,8 +136,9 @@ def _rounds(options: FuzzOptions, prompts, servers: dict[str, ServerProcess], sa
         number += 1
         count = min(ROUND, options.requests - result.requests)
         requests = [draw_request(rng, prompts, options.features, vocab_size, options.longest) for _ in range(count)]
-        _round(pair, requests, rng.randint(1, options.clients), result, say)
-        _malformed(pair, prompts[0], result)
+        in_flight = rng.randint(1, options.clients)
+        other.watched(partial(_round, pair, requests, in_flight, result, say))
+        other.watched(partial(_malformed, pair, prompts[0], result))
         after = free_slots(other, prompts[0])
         result.leaks += [f"free {name}: {before[name]} -> {after.get(name)}" for name in before if before != after]
         say(

@@ -15,7 +15,7 @@ class EmittedCounts:
 
     def __init__(self, vocab_size: int, device: torch.device):
         self._vocab_size, self._device = vocab_size, device
-        self._table = torch.zeros(0, vocab_size, device=device)
+        self._table = torch.zeros(1, vocab_size, device=device)
         self._rows: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._free: list[int] = []
 
@@ -55,7 +55,6 @@ class EmittedCounts:
         self._table.index_put_((rows, tokens), counts, accumulate=True)
 
     def _grow(self) -> None:
-        size = self._table.shape[0]
-        added = max(8, size)
-        self._table = torch.cat((self._table, self._table.new_zeros(added, self._vocab_size)))
-        self._free += [row for row in range(size + added - 1, size - 1, -1) if row > 0]
+        size, wanted = self._table.shape[0], max(8, 2 * self._table.shape[0])
+        self._table = torch.cat((self._table, self._table.new_zeros(wanted - size, self._vocab_size)))
+        self._free += range(wanted - 1, size - 1, -1)
