@@ -1,5 +1,6 @@
 """What requests are mixed of: each feature adds to a request's sampling parameters, or to its other fields."""
 
+import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,9 +53,13 @@ _EBNFS = ('root ::= "a" [0-9]+ "b"?', 'root ::= ("x" | "yz")+ "."')
 
 
 def _json_schema(draw: Draw) -> Mapping[str, Any]:
-    import json
-
     return {"json_schema": json.dumps(draw.rng.choice(_SCHEMAS))}
+
+
+def _grammar(name: str, values: Values) -> Feature:
+    # Asked to go on behind a grammar's end, plain decoding adds one token, without a mask, before it ends.
+    names = (name.replace(" ", "_"), "ignore_eos")
+    return Feature(name, lambda d: {"ignore_eos": False, **values(d)}, sampling_names=names, excludes=_GRAMMARS)
 
 
 def _one(name: str, values: Callable[[Draw], Any], excludes: tuple[str, ...] = (), parameter: str = "") -> Feature:
@@ -92,9 +97,9 @@ FEATURES = (
     _one("stop", lambda d: d.rng.sample(_STOPS, d.rng.randint(1, 3))),
     _one("stop token ids", lambda d: [d.token() for _ in range(3)]),
     _one("stop regex", lambda d: d.rng.choice(("[0-9]{2}", "[.,]", "an?d"))),
-    Feature("json schema", _json_schema, sampling_names=("json_schema",), excludes=_GRAMMARS),
-    _one("regex", lambda d: d.rng.choice(_REGEXES), _GRAMMARS),
-    _one("ebnf", lambda d: d.rng.choice(_EBNFS), _GRAMMARS),
+    _grammar("json schema", _json_schema),
+    _grammar("regex", lambda d: {"regex": d.rng.choice(_REGEXES)}),
+    _grammar("ebnf", lambda d: {"ebnf": d.rng.choice(_EBNFS)}),
     Feature(
         "log-probabilities",
         fields=_logprobs,

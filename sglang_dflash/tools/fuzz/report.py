@@ -29,8 +29,8 @@ def print_result(console: Console, result: Result) -> None:
     for wrong in result.wrong:
         console.print(f"\nwrong: {wrong.what}", soft_wrap=True, markup=False)
         if not wrong.again:
-            console.print("  (not again with the same requests in flight)")
-        for request in wrong.requests:
+            console.print(f"  (right when sent again; {len(wrong.requests) - 1} others were in flight)")
+        for request in wrong.requests if wrong.again else wrong.requests[:1]:
             console.print(f"  {request.written()}", soft_wrap=True, markup=False, highlight=False)
     for leak in result.leaks:
         console.print(f"leak: {leak}")
