@@ -12,6 +12,7 @@ OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.parametrize("tree", [False, True], ids=["chain", "tree"])
 def test_mixed_requests_are_answered_as_plainly(launch, tree):
     flags = ("--speculative-eagle-topk", "3", "--speculative-num-draft-tokens", "24") if tree else ()
