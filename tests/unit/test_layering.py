@@ -170,3 +170,9 @@ def test_no_traces_of_a_workplace():
         if path.suffix in (".py", ".sh", ".md", ".toml", ".json", ".cfg", "") and path.is_file():
             found += [f"{name}: {hit}" for hit in TRACES.findall(path.read_text(errors="ignore"))]
     assert found == []
+
+
+def test_no_two_test_files_have_one_name():
+    """A whole run could not collect them."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
