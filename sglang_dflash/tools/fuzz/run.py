@@ -18,7 +18,7 @@ from sglang_dflash.tools.fuzz.shrink import shrink
 from sglang_dflash.tools.serve import Client, ServerProcess, ServerSpec
 from sglang_dflash.tools.serve.log import log_folder
 from sglang_dflash.tools.serve.process import wait_all
-from sglang_dflash.tools.soak.held import free_slots
+from sglang_dflash.tools.soak.held import free_slots, lost_slots
 from sglang_dflash.tools.soak.judge import varied
 
 # Seeds mean something, hidden states and metrics are given, and the pools are checked while busy.
@@ -140,7 +140,7 @@ def _rounds(options: FuzzOptions, prompts, servers: dict[str, ServerProcess], sa
         other.watched(partial(_round, pair, requests, in_flight, result, say))
         other.watched(partial(_malformed, pair, prompts[0], result))
         after = free_slots(other, prompts[0])
-        result.leaks += [f"free {name}: {before[name]} -> {after.get(name)}" for name in before if before != after]
+        result.leaks += lost_slots(before, after)
         say(
             f"  {result.requests} requests, {len(result.wrong)} wrong, {result.verdicts[Verdict.TIE]} ties, "
             f"{result.verdicts[Verdict.REFUSED]} refused, {result.requests / (time.monotonic() - began):.1f} a second"

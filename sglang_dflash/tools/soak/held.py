@@ -33,6 +33,11 @@ def free_slots(server: ServerProcess, prompt) -> dict[str, int]:
     return {name: int(metrics[key]) for key, name in SLOTS.items() if metrics.get(key)}
 
 
+def lost_slots(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
+    """One line for each pool whose free slots are others than before."""
+    return [f"free {name}: {before[name]} -> {after.get(name)}" for name in before if before[name] != after.get(name)]
+
+
 def _settle(server: ServerProcess) -> None:
     """Wait until nothing runs; then only the radix cache holds slots, and it is emptied."""
     server.client.flush_cache(timeout=PATIENCE)

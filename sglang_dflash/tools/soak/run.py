@@ -8,7 +8,7 @@ from pathlib import Path
 from sglang_dflash.tools.bench.prompts import load_prompts
 from sglang_dflash.tools.serve import ServerProcess, ServerSpec
 from sglang_dflash.tools.serve.log import log_folder
-from sglang_dflash.tools.soak.held import Footprint, free_slots, growth
+from sglang_dflash.tools.soak.held import Footprint, free_slots, growth, lost_slots
 from sglang_dflash.tools.soak.judge import Question, ask_plainly, varied
 from sglang_dflash.tools.soak.traffic import SHARES, Traffic
 
@@ -61,10 +61,7 @@ class Outcome:
     def problems(self) -> list[str]:
         """One line each."""
         problems = list(self.traffic.wrong)
-        before, after = self.slots
-        problems += [
-            f"free {name}: {before[name]} -> {after.get(name)}" for name in before if before[name] != after.get(name)
-        ]
+        problems += lost_slots(*self.slots)
         rss, rss_after = growth(self.footprints)["rss"]
         if rss_after - rss > max(GROWTH * rss, GROWTH_BYTES):
             problems.append(f"memory grew from {rss / 2**20:.0f} to {rss_after / 2**20:.0f} MiB")
