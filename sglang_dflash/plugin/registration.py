@@ -115,7 +115,7 @@ def _create_worker(original, algorithm, server_args):
 
 
 def _choose_worker(original, algorithm, server_args, options) -> type:
-    from sglang_dflash.plugin import draft_config, requests, weight_updates
+    from sglang_dflash.plugin import draft_config, requests, stopping, weight_updates
 
     reason = _reason_for_builtin(server_args, options)
     if reason is not None:
@@ -131,6 +131,7 @@ def _choose_worker(original, algorithm, server_args, options) -> type:
         os.getpid(),
     )
     requests.install()
+    stopping.install()
     weight_updates.install()
     return DFlashWorker
 

@@ -61,6 +61,22 @@ def test_stop_tokens_and_patterns(server, plain, asks, tokenizer):
     )
 
 
+def test_of_several_ends_in_a_round_the_first_wins(server, plain, asks, tokenizer):
+    """The string that is asked for first comes last; before it comes another, a pattern or a token."""
+    answers, params = plain.of(asks), []
+    for i, (ask, answer) in enumerate(zip(asks, answers, strict=True)):
+        at = 2 + i % BLOCK
+        early = tokenizer.decode(answer[at : at + 2])
+        first = ({"stop": [early]}, {"stop_regex": re.escape(early)}, {"stop_token_ids": [answer[at]]})[i % 3]
+        late = [tokenizer.decode(answer[at + 3 : at + 5]), *first.pop("stop", [])]
+        params.append(ask.sampling(stop=late, ignore_eos=False, **first))
+    wanted, given = _both(server, plain, asks, params)
+    _same(wanted, given)
+    assert len({answer.meta["completion_tokens"] for answer in given}) > 5
+    for want, got in zip(wanted, given, strict=True):
+        assert got.meta["completion_tokens"] == want.meta["completion_tokens"]
+
+
 def test_a_stream_ends_at_its_stop_string(server, plain, asks, tokenizer):
     for ask, answer in zip(asks[:4], plain.of(asks[:4]), strict=True):
         params = ask.sampling(stop=[tokenizer.decode(answer[7:9])])

@@ -95,8 +95,7 @@ FEATURES = (
     _one("min new tokens", lambda d: d.rng.randint(1, d.tokens)),
     _one("logit bias", lambda d: {str(d.token()): d.rng.uniform(-6, 6) for _ in range(3)}),
     _one("stop", lambda d: d.rng.sample(_STOPS, d.rng.randint(1, 3))),
-    # With speculation SGLang looks for strings before tokens in all that a round emits, whichever came first.
-    _one("stop token ids", lambda d: [d.token() for _ in range(3)], ("stop", "stop regex")),
+    _one("stop token ids", lambda d: [d.token() for _ in range(3)]),
     _one("stop regex", lambda d: d.rng.choice(("[0-9]{2}", "[.,]", "an?d"))),
     _grammar("json schema", _json_schema),
     _grammar("regex", lambda d: {"regex": d.rng.choice(_REGEXES)}),
