@@ -4,23 +4,30 @@ import pytest
 
 from sglang_dflash.tools.fuzz.features import FEATURES
 from sglang_dflash.tools.fuzz.judge import Verdict
-from sglang_dflash.tools.fuzz.run import FuzzOptions, run_fuzz
-from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
+from sglang_dflash.tools.fuzz.run import FuzzOptions, fuzz_servers
 
-PAIR = (str(TARGET_DIR), str(DRAFT_DIR), HELDOUT_DIR)
 OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}
+TREE = ("--speculative-eagle-topk", "3", "--speculative-num-draft-tokens", "24")
 
 
 @pytest.mark.e2e
-@pytest.mark.slow
 @pytest.mark.parametrize("tree", [False, True], ids=["chain", "tree"])
-def test_mixed_requests_are_answered_as_plainly(launch, tree):
-    flags = ("--speculative-eagle-topk", "3", "--speculative-num-draft-tokens", "24") if tree else ()
+def test_mixed_requests_are_answered_as_plainly(servers, pair, tree):
     options = FuzzOptions(
-        *PAIR, requests=160, seed=5 + tree, clients=12, longest=64, worker_flags=flags, environment=OVERLAP
+        pair.target,
+        pair.draft,
+        pair.heldout,
+        requests=70,
+        seed=5 + tree,
+        clients=12,
+        longest=64,
+        worker_flags=TREE if tree else (),
+        environment=OVERLAP,
+        checks=False,  # a server with them takes half a minute to start
     )
     lines: list[str] = []
-    result = run_fuzz(options, lines.append, launch)
+    running = {name: servers.get(spec) for name, spec in options.specs().items()}
+    result = fuzz_servers(options, running, lines.append)
     assert not result.failed, "\n".join([*lines, *result.leaks, *(wrong.what for wrong in result.wrong)])
     assert set(result.by_feature) >= {feature.name for feature in FEATURES}
-    assert result.verdicts[Verdict.SAME] > 80
+    assert result.verdicts[Verdict.SAME] > 50

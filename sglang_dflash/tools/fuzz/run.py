@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -47,6 +47,7 @@ class FuzzOptions:
     flags: tuple[str, ...] = ()  # of both servers
     worker_flags: tuple[str, ...] = ()  # of the one under test
     environment: dict[str, str] = field(default_factory=dict)  # of the one under test
+    checks: bool = True  # whether the one under test checks its pools while it is busy
 
     def specs(self) -> dict[str, ServerSpec]:
         """Plain, and the one under test."""
@@ -54,7 +55,8 @@ class FuzzOptions:
         other = ServerSpec(self.target, self.draft, self.worker, exact=True).with_flags(
             *FLAGS, *self.flags, *self.worker_flags
         )
-        return {"plain": plain.with_env(**CHECKS), "other": other.with_env(**CHECKS, **self.environment)}
+        checks = CHECKS if self.checks else {}
+        return {"plain": plain, "other": other.with_env(**checks, **self.environment)}
 
 
 class Wrong:
@@ -117,18 +119,19 @@ def _send_all(client: Client, requests: Sequence[Request], in_flight: int, more:
 
 def run_fuzz(options: FuzzOptions, say: Callable[[str], None] = print, launcher=None) -> Result:
     """Start both servers and fuzz; ``say`` gets lines of progress. ``launcher`` as for ``ServerProcess``."""
-    prompts = [prompt.token_ids for prompt in load_prompts(options.target, options.prompts, per_kind=4)]
-    prompts = varied(prompts, PROMPTS, LONGEST_PROMPT, options.seed)
     with log_folder() as logs, ExitStack() as stack:
         servers = {name: ServerProcess(spec, logs, launcher=launcher) for name, spec in options.specs().items()}
         for server in servers.values():
             stack.callback(server.stop)
             server.start()
         wait_all(servers.values())
-        return _rounds(options, prompts, servers, say)
+        return fuzz_servers(options, servers, say)
 
 
-def _rounds(options: FuzzOptions, prompts, servers: dict[str, ServerProcess], say) -> Result:
+def fuzz_servers(options: FuzzOptions, servers: Mapping[str, ServerProcess], say: Callable[[str], None]) -> Result:
+    """Fuzz the running servers of ``options.specs()``, by the same names."""
+    prompts = [prompt.token_ids for prompt in load_prompts(options.target, options.prompts, per_kind=4)]
+    prompts = varied(prompts, PROMPTS, LONGEST_PROMPT, options.seed)
     result, other = Result(), servers["other"]
     pair = Pair(servers["plain"].client, other.client)
     vocab_size = max(token for prompt in prompts for token in prompt) + 1
