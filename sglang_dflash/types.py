@@ -4,6 +4,7 @@
 included), path length ``D`` (deepest possible node + 1). A round writes a window of ``S = max(B, W)`` KV slots.
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -35,6 +36,11 @@ class Shape(NamedTuple):
     def is_tree(self) -> bool:
         """True where the target is told a node's parent."""
         return self.kind == "tree"
+
+    @property
+    def label(self) -> str:
+        """``plain``, ``chain-16``, ``tree-24``: the kind and the width."""
+        return self.kind if self.kind == "plain" else f"{self.kind}-{self.width}"
 
 
 class BlockInputs(NamedTuple):
@@ -92,6 +98,16 @@ class Features(NamedTuple):
     positions: torch.Tensor  # [tokens] int64
     slots: torch.Tensor  # [tokens] int64
     commit_lens: torch.Tensor | None  # [bs] int32
+
+
+class RoundRecord(NamedTuple):
+    """What one decode round did, on the host; where nobody observes rounds there is none."""
+
+    requests: int
+    shape: Shape
+    correct_drafts: tuple[int, ...]  # by request; those that ended while the round ran are left out
+    stages: Mapping[str, float]  # milliseconds
+    period: float | None  # milliseconds since the end of the round before; None for the first
 
 
 def empty_acceptance(bs: int, path_len: int, device: torch.device | str) -> Acceptance:

@@ -20,17 +20,17 @@ from sglang_dflash.types import Acceptance, BlockInputs
 class Round:
     """The pipeline. Called once per scheduler iteration with decoding requests."""
 
-    def __init__(self, target_runner, draft_translator, mask_token_id: int, rules: Rules, timer):
-        """draft_translator: names KV slots as the draft's pool does."""
+    def __init__(self, target_runner, draft_translator, mask_token_id: int, rules: Rules, observer):
+        """draft_translator: names KV slots as the draft's pool does; observer: sees stages and rounds."""
         self._target_runner, self._draft_translator = target_runner, draft_translator
-        self._mask_token_id, self._rules, self._timer = mask_token_id, rules, timer
+        self._mask_token_id, self._rules, self._observer = mask_token_id, rules, observer
         device_type = torch.device(target_runner.device).type
         self._prepare_block = prepare_block.choose(device_type)
         self._accept = accept.choose(device_type)
 
     def __call__(self, lane: Lane, batch, state: DraftState, on_publish) -> GenerationBatchResult:
         """One round for ``batch`` (decoding); ``on_publish`` takes the new prefix lengths [bs]."""
-        prefix_lens, bs, stage = batch.seq_lens, batch.seq_lens.numel(), self._timer.stage
+        prefix_lens, bs, stage = batch.seq_lens, batch.seq_lens.numel(), self._observer.stage
         block, accepted = lane.buffers.next(bs)
         rules = self._rules.of(batch)
         with stage("prepare"):
@@ -64,7 +64,7 @@ class Round:
         with stage("inject"):
             if not done:
                 lane.tail.inject(verified.graph_size, features)
-        self._timer.finish_round(bs)
+        self._observer.finish_round(batch.reqs, lane.shape)
         return _result(verified, accepted, lane.shape.width)
 
     def warm_up(self, lane: Lane) -> None:

@@ -17,11 +17,12 @@ from sglang_dflash.engine.draft.view import WholeContext, WindowedContext
 from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.engine.grammar.masks import GrammarRule
 from sglang_dflash.engine.lane import Lane, build_lane
+from sglang_dflash.engine.observe.metrics import RoundMetrics
+from sglang_dflash.engine.observe.rounds import build_observer
 from sglang_dflash.engine.prefill import Prefill
 from sglang_dflash.engine.proposal.build import build_proposer
 from sglang_dflash.engine.rehearsal import rehearse_sampling
 from sglang_dflash.engine.round import Round
-from sglang_dflash.engine.timing import build_timer
 from sglang_dflash.engine.updates.files import DraftFiles
 from sglang_dflash.engine.updates.roles import WeightUpdates
 from sglang_dflash.engine.verify.choice import TargetChoice
@@ -32,6 +33,7 @@ from sglang_dflash.host.capture import prepare_capture
 from sglang_dflash.host.grammar_api import cursors
 from sglang_dflash.host.graph_api import captures_graphs, memory_left_for_graphs
 from sglang_dflash.host.logits_api import verify_logits
+from sglang_dflash.host.metrics_api import metrics_label
 from sglang_dflash.host.model_api import register_model
 from sglang_dflash.host.reports_api import keep_last_hidden_states
 from sglang_dflash.host.widths import block_size, draft_width, verify_width
@@ -96,6 +98,7 @@ class DFlashWorker(BaseSpecWorker):
         )
         self._bind_draft(bundle, server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision)
         self._build_steps(bundle.draft_model, target)
+        self._observer = self._build_observer(target)
         self._lane: Lane | None = None
         self._round: Round | None = None
         if get_parallel().tp_rank == 0:
@@ -149,6 +152,11 @@ class DFlashWorker(BaseSpecWorker):
             lambda tokens: self._tp_sync.sync(SpecTpSyncSite.DFLASH_TARGET, tokens),
         )
 
+    def _build_observer(self, target):
+        rank, label = get_parallel().tp_rank, metrics_label()
+        metrics = None if label is None or rank != 0 else RoundMetrics(label)
+        return build_observer(torch.device(target.device), rank, self._options.timings, metrics)
+
     def _sync(self, tokens: torch.Tensor, greedy: bool) -> None:
         """Tensor-parallel ranks take rank 0's choice."""
         site = SpecTpSyncSite.DFLASH_ACCEPT_GREEDY if greedy else SpecTpSyncSite.DFLASH_ACCEPT_SAMPLE
@@ -182,7 +190,7 @@ class DFlashWorker(BaseSpecWorker):
             self._draft_runner.kv_index_translator,
             self._mask_token_id,
             self._rules,
-            build_timer(self._options.timings, self._target_worker.model_runner.device, get_parallel().tp_rank),
+            self._observer,
         )
 
     def _build_draft(self, columns: slice | None) -> DraftRunner:
@@ -239,6 +247,10 @@ class DFlashWorker(BaseSpecWorker):
 
     def weight_update_runners(self):
         return [("draft", self._draft_runner)]
+
+    def on_verify_complete_cpu(self, num_correct_drafts_per_req, batch_size=0):
+        """The oldest round that was launched has its tokens on the host."""
+        self._observer.complete(num_correct_drafts_per_req)
 
     # --- passes ---
 

@@ -130,10 +130,21 @@ def _choose_worker(original, algorithm, server_args, options) -> type:
         require_version(),
         os.getpid(),
     )
-    requests.install()
+    requests.install(_count_refusals())
     stopping.install()
     weight_updates.install()
     return DFlashWorker
+
+
+def _count_refusals():
+    """What counts refused requests for Prometheus; None where nobody serves metrics, and on other ranks than 0."""
+    from sglang.srt.runtime_context import get_parallel
+
+    from sglang_dflash.engine.observe.metrics import RefusalMetrics
+    from sglang_dflash.host.metrics_api import metrics_label
+
+    label = metrics_label()
+    return None if label is None or get_parallel().tp_rank != 0 else RefusalMetrics(label)
 
 
 def _reason_for_builtin(server_args, options) -> str | None:

@@ -1,5 +1,6 @@
 """Requests that a round does not serve exactly yet are refused one by one, with the reason."""
 
+import functools
 import logging
 import sys
 from collections.abc import Callable
@@ -71,16 +72,7 @@ class Refusal(NamedTuple):
     feature: str
     asked: Callable[[Any], Any]  # SGLang's request -> true where it asks for the feature
     remedy: str
-
-
-REFUSALS = (
-    Refusal(
-        "beam search",
-        lambda req: (req.sampling_params.beam_width or 1) > 1,
-        "drop beam_width, or serve without DFLASH",
-    ),
-    Refusal("watermarking", lambda req: req.sampling_params.watermark, "drop it, or serve without DFLASH"),
-)
+    reason: str = "sglang-dflash does not serve {feature} exactly yet: {remedy}."  # of the answer
 
 
 def _outside_vocabulary(req) -> bool:
@@ -95,14 +87,45 @@ def _outside_vocabulary(req) -> bool:
     return bool(np.asarray(ids, dtype=np.int64).view(np.uint64).max() >= req.vocab_size)
 
 
-def refusal(req) -> str | None:
-    """Why ``req`` is not served, ending with what to do, or None where it is served exactly."""
-    if _outside_vocabulary(req):
-        return f"input_ids hold an id outside the vocabulary of {req.vocab_size}: use the target's tokenizer."
-    for row in REFUSALS:
-        if row.asked(req):
-            return f"sglang-dflash does not serve {row.feature} exactly yet: {row.remedy}."
-    return None
+def _seeded_min_p(req) -> bool:
+    """Whether SGLang's sampler would assert, which ends the scheduler: this mode gives every request a seed."""
+    if req.sampling_params.min_p <= 0:
+        return False
+    from sglang.srt.runtime_context import get_exec
+
+    return get_exec().deterministic.enable_deterministic_inference
+
+
+REFUSALS = (
+    Refusal(
+        "ids outside the vocabulary",
+        _outside_vocabulary,
+        "use the target's tokenizer",
+        "input_ids hold an id outside the vocabulary of {req.vocab_size}: {remedy}.",
+    ),
+    Refusal(
+        "beam search",
+        lambda req: (req.sampling_params.beam_width or 1) > 1,
+        "drop beam_width, or serve without DFLASH",
+    ),
+    Refusal("watermarking", lambda req: req.sampling_params.watermark, "drop it, or serve without DFLASH"),
+    Refusal(
+        "seeded min_p",
+        _seeded_min_p,
+        "drop min_p, or serve without --enable-deterministic-inference",
+        "min_p cannot be seeded: {remedy}.",
+    ),
+)
+
+
+def find_refusal(req) -> Refusal | None:
+    """The first kind of ``REFUSALS`` that ``req`` is of, or None where it is served exactly."""
+    return next((row for row in REFUSALS if row.asked(req)), None)
+
+
+def reason_of(row: Refusal, req) -> str:
+    """Why ``req`` is not served, ending with what to do."""
+    return row.reason.format(feature=row.feature, remedy=row.remedy, req=req)
 
 
 def table() -> str:
@@ -111,14 +134,15 @@ def table() -> str:
     return "\n".join(rows + [f"| {row.feature} | {row.remedy} |" for row in REFUSALS])
 
 
-def install() -> None:
+def install(count: Callable[[str], None] | None = None) -> None:
     """Have this process's requests validated; called where our worker is chosen, and nowhere else.
 
-    The function to hook lives in a heavy module, which the scheduler has loaded by then.
+    The function to hook lives in a heavy module, which the scheduler has loaded by then. count: takes the feature of
+    every request that is refused.
     """
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    HookRegistry.register(VALIDATE, _validate, HookType.AROUND)
+    HookRegistry.register(VALIDATE, functools.partial(_validate, count), HookType.AROUND)
     HookRegistry.register(VALIDATE_MASK, _validate_mask, HookType.AROUND)
     HookRegistry.apply_hooks()
     scheduler = sys.modules.get(SCHEDULER)
@@ -127,18 +151,14 @@ def install() -> None:
             raise DFlashError("sglang", f"requests cannot be validated: {hooked} is not hooked", "reinstall SGLang")
 
 
-def _seeded_min_p(req) -> str | None:
-    from sglang.srt.runtime_context import get_exec
-
-    if req.sampling_params.min_p > 0 and get_exec().deterministic.enable_deterministic_inference:
-        # SGLang's sampler asserts, which ends the scheduler: this mode gives every request a seed.
-        return "min_p cannot be seeded: drop min_p, or serve without --enable-deterministic-inference."
-    return None
-
-
-def _validate(original, req, enable_overlap) -> str | None:
+def _validate(count, original, req, enable_overlap) -> str | None:
     # SGLang's own asks only whether hidden states are wanted under overlap scheduling, which its worker cannot give.
-    return refusal(req) or _seeded_min_p(req)
+    row = find_refusal(req)
+    if row is None:
+        return None
+    if count is not None:
+        count(row.feature)
+    return reason_of(row, req)
 
 
 def _validate_mask(original, req, spec_algorithm) -> str | None:

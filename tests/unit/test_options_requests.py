@@ -9,7 +9,7 @@ import pytest
 from launching import environment
 from sglang.srt.sampling.sampling_params import SamplingParams
 
-from sglang_dflash.plugin.requests import REFUSALS, refusal
+from sglang_dflash.plugin.requests import REFUSALS, find_refusal, reason_of
 
 
 def request(sampling=None, **fields) -> SimpleNamespace:
@@ -20,6 +20,19 @@ def request(sampling=None, **fields) -> SimpleNamespace:
         "vocab_size": 10,
     }
     return SimpleNamespace(sampling_params=SamplingParams(**(sampling or {})), **(plain | fields))
+
+
+def refusal(req) -> str | None:
+    row = find_refusal(req)
+    return None if row is None else reason_of(row, req)
+
+
+@pytest.fixture(autouse=True)
+def deterministic(monkeypatch) -> SimpleNamespace:
+    """SGLang's setting of --enable-deterministic-inference; off."""
+    settings = SimpleNamespace(enable_deterministic_inference=False)
+    monkeypatch.setattr("sglang.srt.runtime_context.get_exec", lambda: SimpleNamespace(deterministic=settings))
+    return settings
 
 
 @pytest.mark.parametrize(
@@ -49,6 +62,13 @@ def test_exact_requests_pass(sampling):
 def test_others_are_refused_with_the_remedy(asked, named):
     reason = refusal(asked)
     assert named in reason and "serve without DFLASH" in reason and "\n" not in reason
+
+
+def test_min_p_is_refused_where_every_request_has_a_seed(deterministic):
+    deterministic.enable_deterministic_inference = True
+    reason = "min_p cannot be seeded: drop min_p, or serve without --enable-deterministic-inference."
+    assert refusal(request({"min_p": 0.1})) == reason
+    assert refusal(request()) is None
 
 
 @pytest.mark.parametrize("ids", [[3, 10], [-1, 3], [10**6]])
@@ -82,13 +102,18 @@ from types import SimpleNamespace
 import sglang.srt.managers.scheduler as scheduler
 from sglang.srt.runtime_context import get_parallel
 from sglang.srt.sampling.sampling_params import SamplingParams
-from sglang_dflash.plugin import registration
+from sglang_dflash.host import metrics_api
+from sglang_dflash.plugin import registration, requests
 
-def ask(**sampling):
-    req = SimpleNamespace(sampling_params=SamplingParams(**sampling), 
+metrics_api.metrics_label = lambda: None
+
+def req_of(**sampling):
+    return SimpleNamespace(sampling_params=SamplingParams(**sampling), 
         origin_input_ids=[1], multimodal_inputs=None, vocab_size=2,
         return_hidden_states=False)
-    return scheduler.validate_dflash_request(req, True)
+
+def ask(**sampling):
+    return scheduler.validate_dflash_request(req_of(**sampling), True)
 
 def choose(worker, counts):
     os.environ.update(SGLANG_DFLASH_WORKER=worker, SGLANG_DFLASH_COUNTS=counts)
@@ -104,6 +129,9 @@ assert ask(beam_width=2) is None
 choose("dflash", "/dev/null")
 assert "beam" in ask(beam_width=2)
 assert ask() is None
+counted = []
+assert "beam" in requests._validate(counted.append, None, req_of(beam_width=2), True)
+assert counted == ["beam search"]
 print("hooked")
 """
 

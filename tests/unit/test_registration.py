@@ -122,6 +122,8 @@ def test_a_plain_pair_runs_on_ours_and_the_log_has_both_versions(monkeypatch, ca
     from sglang_dflash import __version__
     from sglang_dflash.engine.worker import DFlashWorker
 
+    # SGLang publishes its settings in a scheduler only.
+    monkeypatch.setattr("sglang_dflash.host.metrics_api.metrics_label", lambda: None)
     arguments = server_args(target, "plain")
     with get_parallel().override(attn_dp_enabled=False):
         assert registration._create_worker(builtin, DFLASH, arguments) is DFlashWorker

@@ -14,7 +14,6 @@ from sglang_dflash.engine.buffers import RoundBuffers
 from sglang_dflash.engine.counting import RoundCounter, counted
 from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.engine.prefill import extend_positions
-from sglang_dflash.engine.timing import HostTimer, NoTimer, SynchronisedTimer, build_timer
 from sglang_dflash.engine.worker import DFlashWorker
 from sglang_dflash.types import Shape
 
@@ -88,35 +87,6 @@ def test_state_between_rounds_holds_anchors_and_lengths():
     assert state.bonus_tokens is bonus and state.new_seq_lens is lens
     again = DraftState.after(bonus, lens)
     assert again.topk_p is state.topk_p and tuple(state.topk_p.shape) == (2, 0)
-
-
-# --- timing ---
-
-
-def test_rounds_are_timed_by_stage(tmp_path):
-    path = tmp_path / "timings.jsonl"
-    timer = build_timer(str(path), "cpu", rank=0)
-    for bs in (3, 2):
-        for name in ("draft", "verify", "draft"):
-            with timer.stage(name):
-                pass
-        timer.finish_round(bs)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [row["bs"] for row in rows] == [3, 2]
-    assert rows[0]["round"] is None and rows[1]["round"] >= 0
-    for row in rows:
-        assert list(row["stages"]) == ["draft", "verify"] and all(ms >= 0 for ms in row["stages"].values())
-    assert rows[1]["round"] >= sum(rows[1]["stages"].values()) - 1e-3
-
-
-def test_timers_are_chosen_once(tmp_path):
-    path = str(tmp_path / "timings.jsonl")
-    assert type(build_timer(path, "cpu", 0)) is HostTimer
-    assert type(build_timer(path, "cuda", 0)) is SynchronisedTimer
-    for none in (build_timer("", "cpu", 0), build_timer(None, "cuda", 0), build_timer(path, "cpu", 1)):
-        assert type(none) is NoTimer
-        with none.stage("draft"):
-            none.finish_round(1)
 
 
 # --- counting ---
