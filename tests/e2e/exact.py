@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+FAR = 1e-3  # two runs' numbers are equal below this, relative to those beyond 1: nats, or numbers of a hidden state
 TIE = 1e-4  # nats: closer than this, two tokens are one choice to float32
 ties_seen: list[str] = []  # of the whole session; conftest.py prints them last
 
@@ -82,3 +83,15 @@ def _gap(client, prompt, one: int, other: int) -> float:
     rows = answer.meta["output_token_ids_logprobs"][0]
     value = {token: log_prob for log_prob, token, _ in rows}
     return abs(value[one] - value[other])
+
+
+def assert_close(want, got, where: str) -> None:
+    """Nested lists: numbers to FAR, all else equal."""
+    if isinstance(want, float) and isinstance(got, float):
+        assert abs(want - got) < FAR * max(1.0, abs(want)), where
+    elif isinstance(want, list):
+        assert isinstance(got, list) and len(want) == len(got), f"{where}: {len(got)} instead of {len(want)}"
+        for index, (one, other) in enumerate(zip(want, got, strict=True)):
+            assert_close(one, other, f"{where}[{index}]")
+    else:
+        assert want == got, where

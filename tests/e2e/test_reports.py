@@ -3,24 +3,20 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from exact import Ask
+from exact import Ask, assert_close
 from launcher import path_to_doubles
 from workload import questions
 
 OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}
-TREE = {
-    "SGLANG_DFLASH_PROPOSER": "planted:PlantedTree",
-    "SGLANG_DFLASH_PLANTED": "/dev/null",
-    "PYTHONPATH": path_to_doubles(),
-}
+PLANTED = OVERLAP | {"SGLANG_DFLASH_PLANTED": "/dev/null", "PYTHONPATH": path_to_doubles()}
 HIDDEN = "--enable-return-hidden-states"
 SERVERS = {
     "chain": ((), {}),
     "overlap": (("--page-size", 16), OVERLAP),
-    "tree": ((), TREE | OVERLAP),
+    "tail": ((), PLANTED | {"SGLANG_DFLASH_PROPOSER": "tailed:TailedChain"}),
+    "tree": ((), PLANTED | {"SGLANG_DFLASH_PROPOSER": "planted:PlantedTree"}),
     "two ranks": (("--tp-size", 2, "--chunked-prefill-size", 32), {}),
 }
-FAR = 1e-3  # nats, or numbers of a hidden state
 TOP, NAMED = 4, [5, 225, 40, 3]
 # Sampling parameters, and how the request ends: every place of a block is the last one for some answer.
 KINDS = (
@@ -62,18 +58,6 @@ def send(server, asks, concurrency: int, **more) -> list:
 @pytest.fixture(scope="module")
 def wanted(servers, asks):
     return send(servers.plain(HIDDEN), asks, 6)
-
-
-def assert_close(want, got, where: str) -> None:
-    """Nested lists: numbers to FAR, all else equal."""
-    if isinstance(want, float) and isinstance(got, float):
-        assert abs(want - got) < FAR * max(1.0, abs(want)), where
-    elif isinstance(want, list):
-        assert isinstance(got, list) and len(want) == len(got), f"{where}: {len(got)} instead of {len(want)}"
-        for index, (one, other) in enumerate(zip(want, got, strict=True)):
-            assert_close(one, other, f"{where}[{index}]")
-    else:
-        assert want == got, where
 
 
 def by_token(rows: list) -> list:
@@ -160,3 +144,16 @@ def test_sampling_masks_are_plain_decodings(servers, asks, overlap):
             assert got.token_ids == want.token_ids
             for name in names:
                 assert_close(want.meta.get(name), got.meta.get(name), f"request {index}, {name}")
+
+
+def test_chat_answers_with_log_probs(servers):
+    question = [{"role": "user", "content": "What is 13 + 4420?"}]
+    asked = {"logprobs": True, "top_logprobs": 2, "max_tokens": 60, "temperature": 0, "frequency_penalty": 0.3}
+    answers = []
+    for server in (servers.plain(HIDDEN), servers.dflash(HIDDEN)):
+        rows = server.client.chat(question, **asked)["choices"][0]["logprobs"]["content"]
+        answers.append(
+            [[row["token"], row["logprob"], [top["logprob"] for top in row["top_logprobs"]]] for row in rows]
+        )
+    assert len(answers[0]) > 20
+    assert_close(*answers, "chat")

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from exact import Ask
+from exact import Ask, assert_close
 from launcher import path_to_doubles
 from sglang.srt.sampling.custom_logit_processor import (
     DeepseekOCRNoRepeatNGramLogitProcessor,
@@ -12,17 +12,14 @@ from sglang.srt.sampling.custom_logit_processor import (
 from workload import questions
 
 OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}
-TREE = OVERLAP | {
-    "SGLANG_DFLASH_PROPOSER": "planted:PlantedTree",
-    "SGLANG_DFLASH_PLANTED": "/dev/null",
-    "PYTHONPATH": path_to_doubles(),
-}
+PLANTED = OVERLAP | {"SGLANG_DFLASH_PLANTED": "/dev/null", "PYTHONPATH": path_to_doubles()}
 PROCESSORS = "--enable-custom-logit-processor"
 SERVERS = {
     "chain": ((), {}),
     "overlap": (("--page-size", 16), OVERLAP),
     "small chunks": (("--chunked-prefill-size", 32, "--enable-mixed-chunk"), OVERLAP),
-    "tree": ((), TREE),
+    "tail": ((), PLANTED | {"SGLANG_DFLASH_PROPOSER": "tailed:TailedChain"}),
+    "tree": ((), PLANTED | {"SGLANG_DFLASH_PROPOSER": "planted:PlantedTree"}),
     "two ranks": (("--tp-size", 2), {}),
 }
 
@@ -55,12 +52,14 @@ def asks(tokenizer) -> list[Ask]:
     return [ask._replace(ignore_eos=True, max_new_tokens=100) for ask in questions(tokenizer, 1)]
 
 
-def send(server, asks, concurrency: int, kinds=KINDS, **more) -> list:
-    """Every question with the parameters of its kind."""
+def send(server, asks, concurrency: int, kinds=KINDS, also=(), **more) -> list:
+    """Every question with the parameters of its kind, ``more`` of them, and the fields ``also``."""
 
     def one(index: int):
         sampling, fields = kinds[index % len(kinds)]
-        return server.client.generate(asks[index].prompt, asks[index].sampling(**(sampling | more)), **fields)
+        return server.client.generate(
+            asks[index].prompt, asks[index].sampling(**(sampling | more)), **fields, **dict(also)
+        )
 
     with ThreadPoolExecutor(concurrency) as pool:
         return list(pool.map(one, range(len(asks))))
@@ -103,9 +102,13 @@ def test_seeded_samples_are_plain_decodings(servers, asks):
     """All of them filter: what a seed draws depends on whether any request of a batch does."""
     flags = ("--enable-deterministic-inference", PROCESSORS)
     more = {"temperature": 0.9, "top_k": 8, "sampling_seed": 300}
-    wanted = send(servers.plain(*flags), asks, 6, **more)
-    given = send(servers.dflash(*flags, **OVERLAP), asks, 6, **more)
+    log_probs = {"return_logprob": True, "top_logprobs_num": 1}
+    wanted = send(servers.plain(*flags), asks, 6, also=log_probs, **more)
+    given = send(servers.dflash(*flags, **OVERLAP), asks, 6, also=log_probs, **more)
     assert_equal(wanted, given)
+    for want, got in zip(wanted, given, strict=True):
+        for name in ("output_token_logprobs", "output_top_logprobs"):
+            assert_close(want.meta[name], got.meta[name], name)
     assert sum(got.rounds < len(got.token_ids) for got in given) > len(asks) // 2
 
 

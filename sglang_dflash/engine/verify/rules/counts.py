@@ -7,6 +7,11 @@ import torch
 from sglang_dflash.types import Acceptance
 
 
+def on_device(values: list, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """``values`` of the host as a tensor; for a GPU through pinned memory, so that nothing queued is waited for."""
+    return torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+
+
 class EmittedCounts:
     """A row of counts for every request that is followed; it is given back when SGLang drops the request.
 
@@ -34,7 +39,7 @@ class EmittedCounts:
         """Count what the host knows ``req`` to have emitted: all of it, when it is (again) prefilled."""
         counts = self._table[self._rows[req]].zero_()
         if len(req.output_ids):
-            tokens = torch.tensor(list(req.output_ids), dtype=torch.int64).to(self._device)
+            tokens = on_device(list(req.output_ids), torch.int64, self._device)
             counts.index_put_((tokens,), torch.ones_like(tokens, dtype=counts.dtype), accumulate=True)
 
     def of(self, rows: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sglang_dflash.engine.verify.rules.counts import EmittedCounts
+from sglang_dflash.engine.verify.rules.counts import EmittedCounts, on_device
 from sglang_dflash.engine.verify.rules.rule import Rule
 from sglang_dflash.kernels import visibility
 from sglang_dflash.types import Acceptance, Proposal
@@ -149,8 +149,7 @@ class Penalties(Rule):
         ends = [(*asked.ends, *(asked.ends[-1:] or (0,)) * (most - len(asked.ends))) for asked in each]
 
         def tensor(values: list, dtype: torch.dtype) -> torch.Tensor:
-            pinned = self._device.type == "cuda"
-            return torch.tensor(values, dtype=dtype, pin_memory=pinned).to(self._device, non_blocking=True)
+            return on_device(values, dtype, self._device)
 
         def column(name: str) -> torch.Tensor:
             return tensor([[getattr(asked, name)] for asked in each], torch.float32)
