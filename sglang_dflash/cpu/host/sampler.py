@@ -1,5 +1,6 @@
 """SGLang's filtered draw on a host, over the tokens that the filters keep instead of a sorted vocabulary."""
 
+import functools
 from typing import Any
 
 import torch
@@ -40,31 +41,11 @@ def draw_from_kept(kept_tokens) -> None:
     if getattr(original, "_draws_from_kept", False):
         return
 
-    def draw(
-        probs,
-        top_ks,
-        top_ps,
-        min_ps,
-        need_min_p_sampling,
-        sampling_seed,
-        positions,
-        *,
-        return_filtered_probs=False,
-        max_top_k=None,
-    ):
-        if return_filtered_probs or (need_min_p_sampling and sampling_seed is not None):
+    @functools.wraps(original)
+    def draw(probs, top_ks, top_ps, min_ps, need_min_p_sampling, sampling_seed, positions, **more):
+        if more.get("return_filtered_probs") or (need_min_p_sampling and sampling_seed is not None):
             # It hands the sorted row on; and it refuses seeds with min-p.
-            return original(
-                probs,
-                top_ks,
-                top_ps,
-                min_ps,
-                need_min_p_sampling,
-                sampling_seed,
-                positions,
-                return_filtered_probs=return_filtered_probs,
-                max_top_k=max_top_k,
-            )
+            return original(probs, top_ks, top_ps, min_ps, need_min_p_sampling, sampling_seed, positions, **more)
         kept, ids = kept_tokens(probs, top_ks, top_ps, min_ps if need_min_p_sampling else None)
         if sampling_seed is None:
             index = torch.multinomial(kept, num_samples=1)
