@@ -48,6 +48,14 @@ VARIABLES = (
         "whether large float32 weights are kept once more as a CPU multiplies by them (docs/cpu-platform.md)",
     ),
     Variable(
+        "SGLANG_DFLASH_SHAPE",
+        "shape",
+        "fixed",
+        ("fixed", "adaptive", "random"),
+        "what a round verifies: always what the flags say, what pays best at the moment, or any by chance (tests; "
+        "docs/shapes.md)",
+    ),
+    Variable(
         "SGLANG_DFLASH_GRAPH_TAIL",
         "graph_tail",
         "on",
@@ -107,6 +115,7 @@ class Options:
     platform: str
     cpu_overlap: str
     cpu_pack: str
+    shape: str
     graph_tail: str
     grammar_drafts: str
     share_ends: str

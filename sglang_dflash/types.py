@@ -108,6 +108,7 @@ class RoundRecord(NamedTuple):
     correct_drafts: tuple[int, ...]  # by request; those that ended while the round ran are left out
     stages: Mapping[str, float]  # milliseconds
     period: float | None  # milliseconds since the end of the round before; None for the first
+    expected: tuple[float, float] | None = None  # tokens and milliseconds that a policy foresaw, where one did
 
 
 def empty_acceptance(bs: int, path_len: int, device: torch.device | str) -> Acceptance:

@@ -18,9 +18,12 @@ from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.engine.grammar.masks import GrammarRule
 from sglang_dflash.engine.lane import Lane, build_lane
 from sglang_dflash.engine.observe.metrics import RoundMetrics
-from sglang_dflash.engine.observe.rounds import build_observer
+from sglang_dflash.engine.observe.rounds import NoObserver, build_observer
+from sglang_dflash.engine.policy.build import Player, build_policy
+from sglang_dflash.engine.policy.policy import Fixed
+from sglang_dflash.engine.policy.shapes import shapes_within
 from sglang_dflash.engine.prefill import Prefill
-from sglang_dflash.engine.proposal.build import build_proposer
+from sglang_dflash.engine.proposal.build import Proposer, build_proposer, build_proposers
 from sglang_dflash.engine.rehearsal import rehearse_sampling
 from sglang_dflash.engine.round import Round
 from sglang_dflash.engine.updates.files import DraftFiles
@@ -52,6 +55,7 @@ from sglang_dflash.host.worker_api import (
     resolve_draft_parallel_layout,
 )
 from sglang_dflash.options import Options
+from sglang_dflash.types import Shape
 
 logger = logging.getLogger(__name__)
 
@@ -89,17 +93,12 @@ class DFlashWorker(BaseSpecWorker):
         layer_ids = bundle.draft_model.draft_config.layer_ids_for(depth_of(target.model))
         prepare_capture(target.model, layer_ids)
         keep_last_hidden_states(target.model)
-        self._proposer = build_proposer(
-            self._options.proposer,
-            self.block_size,
-            verify_width(),
-            server_args.speculative_eagle_topk or 1,
-            torch.device(target.device),
-        )
+        self._proposers = self._build_proposers(server_args.speculative_eagle_topk or 1)
         self._bind_draft(bundle, server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision)
         self._build_steps(bundle.draft_model, target)
         self._observer = self._build_observer(target)
-        self._lane: Lane | None = None
+        self._lanes: dict[Shape, Lane] = {}
+        self._policy: Fixed
         self._round: Round | None = None
         if get_parallel().tp_rank == 0:
             logger.info(
@@ -110,6 +109,15 @@ class DFlashWorker(BaseSpecWorker):
                 f"window of {self._window}" if self._window else "whole",
                 bundle.resolved_attention_backend,
             )
+
+    def _build_proposers(self, branching: int) -> list[Proposer]:
+        """What the flags say first; with it all of the set, where rounds may differ."""
+        device = torch.device(self._target_worker.model_runner.device)
+        widest = build_proposer(self._options.proposer, self.block_size, verify_width(), branching, device)
+        if self._options.shape == "fixed":
+            return [widest]
+        others = [shape for shape in shapes_within(widest.shape, self.block_size) if shape != widest.shape]
+        return [widest, *build_proposers(others, self.block_size, branching, device)]
 
     @contextlib.contextmanager
     def _draft_scope(self):
@@ -126,7 +134,7 @@ class DFlashWorker(BaseSpecWorker):
         row = load_mask_embedding(source, self._mask_token_id, torch.device(target.device), revision)
         shares = self._options.share_ends == "on"
         with self._draft_scope():
-            wanted = self._proposer.candidates
+            wanted = max(proposer.candidates for proposer in self._proposers)
             ends = build_ends(draft_model, target.model, self._mask_token_id, row, self.block_size, wanted, shares)
         self._packing = ends.packing
         draft_model.bind(ends, self.block_size, bundle.resolved_attention_backend)
@@ -138,7 +146,8 @@ class DFlashWorker(BaseSpecWorker):
     def _build_steps(self, draft_model: DFlashDraftModel, target) -> None:
         """What stands before the pools are made; lanes and the round follow."""
         self._tp_sync = SpecTpSync(get_parallel().tp_group)
-        self._tree_form = build_tree_form(target) if self._proposer.shape.is_tree else None
+        has_trees = any(proposer.shape.is_tree for proposer in self._proposers)
+        self._tree_form = build_tree_form(target) if has_trees else None
         self._inject = ContextInjector(draft_model, self._draft_runner)
         self._choose = TargetChoice(target, verify_logits(target.model, get_parallel().tp_group), self._sync)
         guides = self._options.grammar_drafts == "on"
@@ -175,22 +184,26 @@ class DFlashWorker(BaseSpecWorker):
         self.req_to_token_pool = req_to_token_pool
         self.token_to_kv_pool_allocator = token_to_kv_pool_allocator
         in_graphs = captures_graphs() and self._options.graph_tail == "on" and get_parallel().tp_size == 1
-        self._lane = build_lane(
-            self._target_worker,
-            self._proposer,
-            self.block_size,
-            self._inject,
-            self._build_draft,
-            self._tree_form,
-            self._choose,
-            in_graphs,
-        )
-        self._round = Round(
+        for proposer in self._proposers:
+            self._lanes[proposer.shape] = build_lane(
+                self._target_worker,
+                proposer,
+                self.block_size,
+                self._inject,
+                self._build_draft,
+                self._tree_form,
+                self._choose,
+                in_graphs,
+            )
+        self._round = self._build_round(self._observer)
+
+    def _build_round(self, observer) -> Round:
+        return Round(
             self._target_worker.model_runner,
             self._draft_runner.kv_index_translator,
             self._mask_token_id,
             self._rules,
-            self._observer,
+            observer,
         )
 
     def _build_draft(self, columns: slice | None) -> DraftRunner:
@@ -219,8 +232,17 @@ class DFlashWorker(BaseSpecWorker):
                 capture_decode_cuda_graph=captures_graphs()
                 and memory_left_for_graphs(self._draft_runner, self._tp_sync)
             )
-        self._round.warm_up(self._lane)
+        for lane in self._lanes.values():
+            self._round.warm_up(lane)
         self._inject.warm_up(self.speculative_num_draft_tokens)
+        self._policy = build_policy(
+            self._options.shape,
+            self._lanes,
+            # Nobody observes the rounds that it plays.
+            Player(self._lanes, self._build_round(NoObserver()), self._target_worker.model_runner),
+            get_parallel().tp_group.broadcast_object,
+            self._observer.expect,
+        )
 
     def prewarm_sampling(self):
         """Rehearse a sampled verify pass of the largest batch, so that KV sizing after capture leaves it room."""
@@ -243,7 +265,7 @@ class DFlashWorker(BaseSpecWorker):
 
     @property
     def speculative_num_draft_tokens(self) -> int:
-        return self._proposer.shape.width
+        return verify_width()
 
     def weight_update_runners(self):
         return [("draft", self._draft_runner)]
@@ -251,6 +273,7 @@ class DFlashWorker(BaseSpecWorker):
     def on_verify_complete_cpu(self, num_correct_drafts_per_req, batch_size=0):
         """The oldest round that was launched has its tokens on the host."""
         self._observer.complete(num_correct_drafts_per_req)
+        self._policy.emitted(num_correct_drafts_per_req)
 
     # --- passes ---
 
@@ -260,9 +283,11 @@ class DFlashWorker(BaseSpecWorker):
             return self._idle(on_publish)
         self._grammars.catch_up = grammar_barrier
         if batch.forward_mode.is_extend():
+            self._policy.interrupted()
             self._wait_for_fused_hicache_load(batch)
             return self._prefill(batch, on_publish)
-        return self._round(self._lane, batch, batch.spec_info, on_publish)
+        lane = self._lanes[self._policy.choose(batch)]
+        return self._round(lane, batch, batch.spec_info, on_publish)
 
     def _idle(self, on_publish) -> GenerationBatchResult:
         device = self._target_worker.model_runner.device

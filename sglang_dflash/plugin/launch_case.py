@@ -74,11 +74,15 @@ def _plan(cfg, dtype: str, context_length: int) -> Plan:
 
     # With trees the number of draft tokens says nothing of the block.
     has_trees = (cfg.speculative_eagle_topk or 1) > 1
+    options = Options.from_env()
     return Plan(
         block_size=cfg.speculative_dflash_block_size or (None if has_trees else cfg.speculative_num_draft_tokens),
         verify_width=cfg.speculative_num_draft_tokens,
-        own_proposer=bool(Options.from_env().proposer),
+        own_proposer=bool(options.proposer),
         branching=cfg.speculative_eagle_topk,
+        shapes=options.shape,
+        graphs=cfg.cuda_graph_config.decode.backend != "disabled",
+        dp_size=cfg.attn_dp_size,
         window=cfg.speculative_draft_window_size,
         tp_size=cfg.tp_size // max(1, cfg.attn_dp_size),
         context_length=context_length,

@@ -1,4 +1,4 @@
-"""The small form of ``sglang-dflash fuzz``: chains and trees, under overlap scheduling."""
+"""The small form of ``sglang-dflash fuzz``: chains, trees and shapes by chance, under overlap scheduling."""
 
 import pytest
 
@@ -11,18 +11,19 @@ TREE = ("--speculative-eagle-topk", "3", "--speculative-num-draft-tokens", "24")
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("shape", ["fixed", "random"])
 @pytest.mark.parametrize("tree", [False, True], ids=["chain", "tree"])
-def test_mixed_requests_are_answered_as_plainly(servers, pair, tree):
+def test_mixed_requests_are_answered_as_plainly(servers, pair, tree, shape):
     options = FuzzOptions(
         pair.target,
         pair.draft,
         pair.heldout,
         requests=70,
-        seed=5 + tree,
+        seed=5 + tree + 2 * (shape == "random"),
         clients=12,
         longest=64,
         worker_flags=TREE if tree else (),
-        environment=OVERLAP,
+        environment=OVERLAP | {"SGLANG_DFLASH_SHAPE": shape},
         checks=False,  # a server with them takes half a minute to start
     )
     lines: list[str] = []

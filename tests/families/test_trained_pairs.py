@@ -96,6 +96,16 @@ def test_as_many_rounds_as_the_replay(folders, prompts, answers):
         assert answer.rounds == len(rounds.commit_lens[0]), f"prompt of {len(prompt)}"
 
 
+def test_shapes_by_chance_change_nothing(name, folders, prompts, answers, logs, launch):
+    """Recurrent states, sliding windows and experts whose rounds are now plain, now chains of one width or another."""
+    family = BY_NAME[name]
+    spec = ServerSpec(*map(str, folders), "dflash", exact=True).with_flags(*family.flags)
+    with ServerProcess(spec.with_env(**family.env, SGLANG_DFLASH_SHAPE="random"), logs, launcher=launch) as server:
+        mixed = server.client.generate_many(prompts, 4, {"temperature": 0.0, "max_new_tokens": 200})
+    assert [answer.token_ids for answer in mixed] == [answer.token_ids for answer in answers]
+    assert sum(answer.rounds for answer in mixed) > sum(answer.rounds for answer in answers)
+
+
 def test_drafts_are_accepted(name, answers):
     """Real acceptance, and close to what was recorded when the pair was made."""
     assert all(answer.token_ids[-1] == END or answer.finish_reason == "length" for answer in answers)

@@ -114,6 +114,9 @@ MISTAKES = (
     Mistake(
         "branching-unusable", ERROR, "--speculative-eagle-topk", plan=Plan(branching=4, attention="fa3"), machine=HOPPER
     ),
+    Mistake("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", plan=Plan(shapes="adaptive"), machine=HOPPER),
+    Mistake("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", plan=Plan(shapes="random", graphs=False, dp_size=2)),
+    Mistake("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", plan=Plan(shapes="random", own_proposer=True)),
     Mistake("block-size-unusable", ERROR, "--speculative-num-draft-tokens", plan=Plan(block_size=1)),
     Mistake(
         "mask-token-missing",

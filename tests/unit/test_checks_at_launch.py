@@ -82,6 +82,14 @@ CASES = {
     ),
     "a tree": ({}, "--speculative-eagle-topk 3 --speculative-num-draft-tokens 20", {}, None),
     "a tree of the usual size": ({}, "--speculative-eagle-topk 3 --speculative-dflash-block-size 6", {}, None),
+    "shapes that follow the load": ({}, "", {"SGLANG_DFLASH_SHAPE": "adaptive"}, None),
+    "a shape that is none": ({}, "", {"SGLANG_DFLASH_SHAPE": "round"}, "SGLANG_DFLASH_SHAPE: is 'round'"),
+    "shapes beside a proposer": (
+        {},
+        "",
+        {"SGLANG_DFLASH_SHAPE": "random", "SGLANG_DFLASH_PROPOSER": "planted:PlantedChain"},
+        "SGLANG_DFLASH_SHAPE: is random, and SGLANG_DFLASH_PROPOSER makes proposals of one shape",
+    ),
     "one child a node": ({}, "--speculative-eagle-topk 1 --speculative-num-draft-tokens 6", {}, None),
     "a tree without a branch": (
         {},
@@ -235,6 +243,7 @@ def test_the_plan_knows_the_gpu(monkeypatch, capability, hip, generation):
         ),
         tp_size=1,
         attn_dp_size=1,
+        cuda_graph_config=SimpleNamespace(decode=SimpleNamespace(backend="full")),
         kv_cache_dtype="auto",
         attention_backend="fa3",
     )

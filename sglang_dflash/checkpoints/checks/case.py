@@ -18,6 +18,9 @@ class Plan:
     verify_width: int | None = None  # nodes per request of a verify pass; None: the block
     own_proposer: bool = False  # of the user's: a tree may be wider than the block
     branching: int | None = None  # most children of a node; above 1: trees
+    shapes: str = "fixed"  # SGLANG_DFLASH_SHAPE
+    graphs: bool = True  # decode passes are captured, where a GPU serves
+    dp_size: int = 1  # data-parallel attention
     window: int | None = None  # draft window, tokens
     tp_size: int = 1
     context_length: int | None = None

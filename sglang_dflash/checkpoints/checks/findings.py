@@ -18,6 +18,7 @@ MEANINGS = {
     "block-size-missing": "the config names no block size, and 16 is assumed",
     "block-size-not-as-trained": "the block asked for is not the trained one",
     "block-size-counts-otherwise": "the block asked for is the trained one less its anchor, as other engines count",
+    "shapes-unusable": "no round of another shape can be run: captured graphs, or ranks with batches of their own",
     "verify-width-unusable": "a chain has no more nodes than the block; a tree at most 128",
     "branching-unusable": "trees cannot branch like this, or not on this attention backend",
     "block-size-unusable": "no block of that size can be drafted",

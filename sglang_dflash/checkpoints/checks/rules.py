@@ -27,6 +27,7 @@ def find(case: Case) -> Iterator[Finding]:
     )
     yield from _verify_width(case)
     yield from _trees(case)
+    yield from _shapes(case)
     yield from _capture(case)
     yield from quantisation_findings(case)
     yield from wording_findings(case)
@@ -60,6 +61,21 @@ def _trees(case: Case) -> Iterator[Finding]:
     elif case.has_trees and not case.plan.on_cpu and case.plan.attention != "triton":
         what = f"is {branching}: on a GPU trees run with Triton attention only"
         yield Finding("branching-unusable", ERROR, field, what, "add --attention-backend triton")
+
+
+def _shapes(case: Case) -> Iterator[Finding]:
+    plan = case.plan
+    if plan.shapes == "fixed":
+        return
+    what = remedy = None
+    if plan.own_proposer:
+        what, remedy = "and SGLANG_DFLASH_PROPOSER makes proposals of one shape", "give one of them"
+    elif plan.dp_size > 1:
+        what, remedy = "and data-parallel ranks have batches of their own", "use --tp-size, or leave it fixed"
+    elif plan.graphs and not plan.on_cpu:
+        what, remedy = "and captured graphs are of one width", "add --cuda-graph-backend-decode disabled, or leave it"
+    if what is not None and remedy is not None:
+        yield Finding("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", f"is {plan.shapes}, {what}", remedy)
 
 
 def _capture(case: Case) -> Iterator[Finding]:

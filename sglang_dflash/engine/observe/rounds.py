@@ -21,6 +21,9 @@ class NoObserver:
         """Scope of one stage of the round."""
         return self._context
 
+    def expect(self, tokens: float, ms: float) -> None:
+        """What a policy foresees of the round that begins."""
+
     def finish_round(self, reqs: Sequence[Any], shape: Shape) -> None:
         """The round is launched."""
 
@@ -32,6 +35,7 @@ class _Launched(NamedTuple):
     reqs: tuple[Any, ...]
     shape: Shape
     times: Callable[[], Times]
+    expected: tuple[float, float] | None
 
 
 class Observer:
@@ -41,22 +45,27 @@ class Observer:
         self.stage = timer.stage
         self._timer, self._sinks = timer, tuple(sinks)
         self._launched: deque[_Launched] = deque()
+        self._expected: tuple[float, float] | None = None
+
+    def expect(self, tokens: float, ms: float) -> None:
+        """What a policy foresees of the round that begins: tokens of all requests, milliseconds."""
+        self._expected = tokens, ms
 
     def finish_round(self, reqs: Sequence[Any], shape: Shape) -> None:
         """``reqs`` are SGLang's requests of the round, in the order of its rows."""
-        self._launched.append(_Launched(tuple(reqs), shape, self._timer.finish_round()))
+        self._launched.append(_Launched(tuple(reqs), shape, self._timer.finish_round(), self._expected))
 
     def complete(self, correct_drafts: Sequence[int]) -> None:
         """correct_drafts [bs] of the oldest round, before SGLang gives the tokens to its requests.
 
         Rows of requests that ended while the round ran are dropped, as SGLang drops their tokens.
         """
-        reqs, shape, times = self._launched.popleft()
+        reqs, shape, times, expected = self._launched.popleft()
         stages, period = times()
         kept = tuple(
             count for req, count in zip(reqs, correct_drafts, strict=True) if not (req.finished() or req.is_retracted)
         )
-        record = RoundRecord(len(reqs), shape, kept, stages, period)
+        record = RoundRecord(len(reqs), shape, kept, stages, period, expected)
         for sink in self._sinks:
             sink(record)
 

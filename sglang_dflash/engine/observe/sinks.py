@@ -12,7 +12,8 @@ class RoundFile:
     """Appends one JSON line a round.
 
     ``{"bs": 8, "round": 31.2, "stages": {"draft": 4.1, ...}, "shape": "chain-16", "correct_drafts": [3, 0, ...]}``,
-    milliseconds; ``round`` is the time since the end of the round before, null for the first.
+    milliseconds; ``round`` is the time since the end of the round before, null for the first. A policy that chose the
+    shape adds ``"expected_tokens"`` (of all requests) and ``"expected_ms"``.
     """
 
     def __init__(self, path: str):
@@ -27,6 +28,9 @@ class RoundFile:
             "shape": record.shape.label,
             "correct_drafts": list(record.correct_drafts),
         }
+        if record.expected is not None:
+            tokens, ms = record.expected
+            row |= {"expected_tokens": round(tokens, 2), "expected_ms": round(ms, 4)}
         self._file.write(json.dumps(row) + "\n")
 
 

@@ -1,6 +1,7 @@
 """Choosing what is proposed, once, from the options."""
 
 import importlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -20,6 +21,14 @@ class Proposer(Protocol):
     candidates: int  # K, candidates that it wants per position; 0: the draft's path is enough
 
     def __call__(self, drafted: Drafted) -> Proposal: ...
+
+
+def build_proposers(shapes: Sequence[Shape], block_size: int, branching: int, device: torch.device) -> list[Proposer]:
+    """Ours for each of ``shapes``: chains of the draft's path, trees with up to ``branching`` children a node."""
+    return [
+        TreeProposer(shape.width, block_size, branching, device) if shape.is_tree else ChainProposer(shape.width)
+        for shape in shapes
+    ]
 
 
 def build_proposer(name: str, block_size: int, width: int, branching: int, device: torch.device) -> Proposer:

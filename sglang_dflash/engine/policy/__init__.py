@@ -1,0 +1,1 @@
+"""Which shape the next round has."""
