@@ -1,5 +1,6 @@
 """Options that several commands have, and the reading of their values."""
 
+import json
 from collections.abc import Callable
 from typing import Annotated
 
@@ -33,6 +34,17 @@ def words(field: str, text: str, valid: Callable[[str], bool] = bool) -> tuple[s
     found = tuple(word.strip() for word in text.split(","))
     if not all(map(valid, found)):
         raise DFlashError(field, f"is {text!r}", "give a comma-separated list, such as the default")
+    return found
+
+
+def json_object(field: str, text: str) -> dict:
+    """What ``text`` says in JSON, nothing where it is empty; DFlashError naming ``field`` where it is no object."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise DFlashError(field, f"is {text!r}", """give a JSON object, such as '{"temperature": 1}'""")
     return found
 
 

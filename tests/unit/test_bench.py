@@ -7,10 +7,12 @@ import pytest
 from rich.console import Console
 
 from sglang_dflash.errors import DFlashError
+from sglang_dflash.tools.arguments import json_object
 from sglang_dflash.tools.bench import equality, prompts, provenance, report, stages, summary, systems
 from sglang_dflash.tools.bench.measure import Plan, Turn, slices
 from sglang_dflash.tools.bench.plot import save_plot
 from sglang_dflash.tools.bench.prompts import Prompt
+from sglang_dflash.tools.bench.run import BenchOptions
 from sglang_dflash.tools.serve.generation import Arrival, Generation
 
 PROMPTS = [Prompt("a-0", "add", (7, 8), {}), Prompt("b-0", "py", (9,), {})]
@@ -112,8 +114,30 @@ class TestReport:
         assert "2.00x" not in out.getvalue() and "no ratio" in out.getvalue() and "DIFFERENT" in out.getvalue()
         report.print_report(console, cells, equality.Comparison(2, []), usage)
         assert "2.00x" in out.getvalue()
-        save_plot(cells, tmp_path / "plot.png", "title", True)
+        save_plot(cells, tmp_path / "plot.png", "title")
         assert (tmp_path / "plot.png").stat().st_size > 1000
+
+    def test_a_wrong_system_takes_no_other_with_it(self):
+        tokens = {"plain": [1, 2], "builtin": [1, 9], "dflash": [1, 2]}
+        turns = [turn(name, 1, [answer(ids)]) for name, ids in tokens.items()]
+        found = equality.compare(turns, PROMPTS[:1], None)
+        assert found.wrong_systems == {"builtin"} and "of built-in differ" in report.equality_line(found)
+        rows = report.ratios(summary.summarise(turns), found.wrong_systems)
+        assert [(row["system"], row["over"]) for row in rows] == [("dflash", "plain")]
+
+    def test_drawn_answers_are_not_compared(self):
+        assert "drawn" in report.equality_line(equality.Comparison(0, []))
+        given = {name: None for name in BenchOptions.__dataclass_fields__} | {
+            "systems": ("plain",), "concurrencies": (1,), "max_tokens": 9, "sampling": {}
+        }  # fmt: skip
+        assert not BenchOptions(**given).draws
+        drawn = BenchOptions(**given | {"sampling": {"temperature": 1, "top_p": 0.9}})
+        assert drawn.draws and drawn.request == {"temperature": 1, "max_new_tokens": 9, "top_p": 0.9}
+        with pytest.raises(DFlashError, match="sampling"):
+            BenchOptions(**given | {"systems": ("plain", "transformers"), "sampling": {"temperature": 1}})
+        for text in ("[1]", "temperature=1"):
+            with pytest.raises(DFlashError, match="sampling"):
+                json_object("sampling", text)
 
     def test_ratios_of_what_was_measured(self):
         cells = summary.summarise([turn("plain", 2, [answer([1])]), turn("builtin", 1, [answer([1])])])

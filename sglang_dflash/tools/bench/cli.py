@@ -15,6 +15,7 @@ from sglang_dflash.tools.arguments import (
     Prompts,
     ServerFlags,
     Target,
+    json_object,
     words,
 )
 from sglang_dflash.tools.extras import require_extra
@@ -37,6 +38,9 @@ def bench(
     longest: Annotated[bool, typer.Option("--longest", help="Of each kind, those with the longest answers.")] = False,
     prompts: Prompts = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer; default: the pair's.", min=1)] = None,
+    sampling: Annotated[
+        str, typer.Option(help="Sampling parameters of all requests, as JSON, such as '{\"temperature\": 1}'.")
+    ] = "",
     pair: PairName = EMBEDDED,
     target: Target = "",
     draft: Draft = "",
@@ -69,6 +73,7 @@ def bench(
         max_tokens=max_tokens or pace.max_tokens,
         target=chosen.target,
         draft=chosen.draft,
+        sampling=json_object("sampling", sampling),
         flags=tuple(shlex.split(server_flags)),
         block_size=block_size,
         stages=stages,

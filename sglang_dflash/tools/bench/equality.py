@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 class Comparison(NamedTuple):
     """Outcome over all answers."""
 
-    answers: int
+    answers: int  # 0: they are drawn, and not compared
     differences: list[Difference]
     limit: float = TIE  # nats, below which a difference is a tie
 
@@ -44,6 +44,11 @@ class Comparison(NamedTuple):
     def wrong(self) -> list[Difference]:
         """Differences that are not."""
         return [difference for difference in self.differences if not difference.tie]
+
+    @property
+    def wrong_systems(self) -> set[str]:
+        """Those whose speed is compared with none."""
+        return {difference.system for difference in self.wrong}
 
 
 def first_difference(expected: Sequence[int], given: Sequence[int]) -> int | None:

@@ -57,11 +57,10 @@ class Plan(NamedTuple):
 
 
 def take_turn(
-    server: System, prompts: Sequence[Prompt], concurrency: int, max_tokens: int, streamed: bool = False
+    server: System, prompts: Sequence[Prompt], concurrency: int, sampling: Mapping, streamed: bool = False
 ) -> tuple[float, float, list[Generation]]:
     """Wall seconds, scheduler's processor seconds and answers of one batch, from an empty radix cache."""
     server.client.flush_cache()
-    sampling = {"temperature": 0.0, "max_new_tokens": max_tokens}
     ids = [prompt.token_ids for prompt in prompts]
     worked, start = server.cpu_seconds(only_schedulers=True), time.perf_counter()
     answers = server.watched(lambda: server.client.generate_many(ids, concurrency, sampling, streamed))
@@ -73,13 +72,14 @@ def measure(
     servers: Mapping[str, System],
     prompts: Sequence[Prompt],
     plan: Plan,
-    max_tokens: int,
+    sampling: Mapping,
     stage_log: StageLog,
     progress: Callable[[int, int], None],
 ) -> list[Turn]:
     """Every turn of the plan. The systems' order rotates, so that none is always first; warm-up is not kept.
 
     Args:
+        sampling: parameters of every request, ``max_new_tokens`` among them.
         progress: called with the batches done and their number.
     """
     warmings = [(server, concurrency) for server in servers.values() for concurrency in {1, max(plan.concurrencies)}]
@@ -89,8 +89,9 @@ def measure(
         for _, _, streamed, parts in schedule
     )
     done = itertools.count(1)
+    short = {**sampling, "max_new_tokens": min(sampling["max_new_tokens"], WARM_TOKENS)}
     for server, concurrency in warmings:
-        take_turn(server, prompts[: 2 * concurrency], concurrency, min(max_tokens, WARM_TOKENS))
+        take_turn(server, prompts[: 2 * concurrency], concurrency, short)
         progress(next(done), total)
     turns, order = [], deque(servers)
     for concurrency, repeat, streamed, parts in schedule:
@@ -99,7 +100,7 @@ def measure(
             order.rotate()
             for name in (name for name in order if name in pieces):
                 mark = stage_log.mark()
-                taken = take_turn(servers[name], part, concurrency, max_tokens, streamed)
+                taken = take_turn(servers[name], part, concurrency, sampling, streamed)
                 pieces[name].append((*taken, stage_log.since(mark) if name == "dflash" else []))
                 progress(next(done), total)
         turns += [_joined(name, concurrency, repeat, streamed, taken) for name, taken in pieces.items()]

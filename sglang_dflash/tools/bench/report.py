@@ -1,6 +1,6 @@
 """Tables for the terminal and rows for JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -31,21 +31,24 @@ def show(console: Console, title: str, table: Table | None) -> None:
         console.print(table)
 
 
-def ratios(cells: Sequence[Cell]) -> list[dict]:
-    """Every speed-up that the cells allow: over plain, ours over the built-in worker and over transformers."""
+def ratios(cells: Sequence[Cell], wrong: Collection[str] = ()) -> list[dict]:
+    """Every speed-up that the cells allow: over plain, ours over the built-in worker and over transformers.
+
+    wrong: systems whose answers were, which are compared with none.
+    """
     rows = []
     for concurrency in dict.fromkeys(cell.concurrency for cell in cells):
         for system, over in (("builtin", "plain"), ("dflash", "plain"), ("dflash", "builtin"), ("dflash", HUB)):
             value = speedup(cells, system, over, concurrency)
             by_cpu = speedup(cells, system, over, concurrency, "tokens_per_cpu_second")
-            if value is not None:
+            if value is not None and system not in wrong and over not in wrong:
                 row = {"system": system, "over": over, "concurrency": concurrency}
                 rows.append({**row, "speedup": value, "speedup_per_cpu_second": by_cpu})
     return rows
 
 
-def speed_table(cells: Sequence[Cell], same: bool) -> Table:
-    """Speed and latency; speed-ups only where the outputs were the same."""
+def speed_table(cells: Sequence[Cell], wrong: Collection[str]) -> Table:
+    """Speed and latency; speed-ups only of systems whose answers were right."""
     table = plain_table()
     table.add_column("in flight", justify="right")
     table.add_column("system", no_wrap=True)
@@ -57,8 +60,8 @@ def speed_table(cells: Sequence[Cell], same: bool) -> Table:
         table.add_row(
             str(cell.concurrency),
             LABELS[cell.system],
-            *_figure(cells, cell, "tokens_per_second", others, same),
-            *_figure(cells, cell, "tokens_per_cpu_second", others, same),
+            *_figure(cells, cell, "tokens_per_second", others, wrong),
+            *_figure(cells, cell, "tokens_per_cpu_second", others, wrong),
             number(cell.first_token_ms),
             number(cell.inter_token_ms, 2),
             number(cell.round_ms, 2),
@@ -68,9 +71,12 @@ def speed_table(cells: Sequence[Cell], same: bool) -> Table:
     return table
 
 
-def _figure(cells: Sequence[Cell], cell: Cell, figure: str, others: Sequence[str], same: bool) -> list[str]:
-    ratio = [speedup(cells, cell.system, over, cell.concurrency, figure) for over in others]
-    return [number(getattr(cell, figure), 0), *(number(value if same else None, 2, "x") for value in ratio)]
+def _figure(cells: Sequence[Cell], cell: Cell, figure: str, others: Sequence[str], wrong: Collection[str]) -> list[str]:
+    ratio = [
+        None if {cell.system, over} & set(wrong) else speedup(cells, cell.system, over, cell.concurrency, figure)
+        for over in others
+    ]
+    return [number(getattr(cell, figure), 0), *(number(value, 2, "x") for value in ratio)]
 
 
 def position_table(cells: Sequence[Cell]) -> Table | None:
@@ -119,21 +125,24 @@ def memory_table(memory: Mapping[str, Mapping[str, int | None]]) -> Table:
 
 def equality_line(comparison: Comparison) -> str:
     """One sentence on whether the outputs agree."""
+    if not comparison.answers:
+        return "The answers are drawn: they are not compared one by one."
     if comparison.wrong:
-        return f"{len(comparison.wrong)} answers differ from plain decoding: no ratio is printed."
+        names = ", ".join(LABELS.get(name, name) for name in sorted(comparison.wrong_systems))
+        return f"{len(comparison.wrong)} answers of {names} differ from plain decoding: no ratio of theirs is printed."
     ties = f", but for {len(comparison.ties)} ties under {comparison.limit:g} nats" if comparison.ties else ""
     return f"All {comparison.answers} answers are identical to plain decoding, token for token{ties}."
 
 
 def print_report(console: Console, cells: Sequence[Cell], comparison: Comparison, memory: Mapping) -> None:
     """All tables, then what differed."""
-    same = not comparison.wrong
-    show(console, "Medians over repetitions (CPU s: of the scheduler process)", speed_table(cells, same))
+    wrong = comparison.wrong_systems
+    show(console, "Medians over repetitions (CPU s: of the scheduler process)", speed_table(cells, wrong))
     show(console, POSITIONS, position_table(cells))
     show(console, "Our rounds, milliseconds by stage", stage_table(cells))
     show(console, "Memory of the server's processes", memory_table(memory))
     console.print()
-    console.print(equality_line(comparison), style=None if same else "bold red")
+    console.print(equality_line(comparison), style="bold red" if wrong else None)
     for difference in comparison.differences:
         console.print(
             f"  {'tie' if difference.tie else 'DIFFERENT'}: {difference.prompt} on {LABELS[difference.system]}, token "

@@ -46,6 +46,7 @@ class BenchOptions:
     longest: bool
     prompts: Sequence[Path]
     max_tokens: int
+    sampling: Mapping  # parameters of every request besides
     target: str
     draft: str
     flags: tuple[str, ...]
@@ -60,6 +61,18 @@ class BenchOptions:
                 raise DFlashError("systems", f"has {name!r}", f"use some of {', '.join(LABELS)}")
         if min(self.concurrencies) < 1:
             raise DFlashError("concurrency", "has a value under 1", "give whole numbers from 1")
+        if self.sampling and HUB in self.systems:
+            raise DFlashError("sampling", f"{HUB} is measured greedy", "leave one of the two out")
+
+    @property
+    def request(self) -> dict:
+        """Sampling parameters of every request."""
+        return {"temperature": 0.0, "max_new_tokens": self.max_tokens} | dict(self.sampling)
+
+    @property
+    def draws(self) -> bool:
+        """Whether answers are drawn, so that no two need to be the same."""
+        return self.request["temperature"] > 0
 
 
 def run_bench(options: BenchOptions) -> bool:
@@ -82,10 +95,10 @@ def run_bench(options: BenchOptions) -> bool:
             every = {HUB: HubSystem(options.target), **servers} if HUB in options.systems else servers
             plan = Plan(options.concurrencies, options.repeats, min(options.repeats, options.streamed))
             with batches(console) as progress:
-                turns = measure(every, prompts, plan, options.max_tokens, stage_log, progress)
+                turns = measure(every, prompts, plan, options.request, stage_log, progress)
             judge = servers["plain"].client if "plain" in servers else None
             limit = TIE if options.exact or not accelerator_present() else HALF_TIE
-            comparison = compare(turns, prompts, judge, limit)
+            comparison = Comparison(0, []) if options.draws else compare(turns, prompts, judge, limit)
             memory = {
                 name: {"peak_bytes": peak_bytes(server), "gpu_bytes": gpu_bytes(server), "idle_cpu": idle[name]}
                 for name, server in servers.items()
@@ -137,14 +150,13 @@ def _plain_options(options: BenchOptions) -> dict:
 
 
 def _results(turns: Sequence[Turn], cells: Sequence[Cell], comparison: Comparison) -> dict:
-    same = not comparison.wrong
     return {
-        "identical": same,
+        "identical": None if not comparison.answers else not comparison.wrong,
         "answers": comparison.answers,
         "tie_below_nats": comparison.limit,
         "differences": [{**entry._asdict(), "tie": entry.tie} for entry in comparison.differences],
         "cells": [{**cell._asdict(), "acceptance": cell.acceptance._asdict()} for cell in cells],
-        "ratios": ratios(cells) if same else None,
+        "ratios": ratios(cells, comparison.wrong_systems),
         "repeated_4grams": repeated_share(turns[0].answers),
         "turns": [
             {
@@ -169,5 +181,5 @@ def _write(console: Console, options: BenchOptions, document: dict, cells, compa
     stem.with_suffix(".json").write_text(text + "\n")
     machine = document["machine"]
     title = f"{', '.join(machine['gpus']) or machine['cpu']}; {Path(options.target).name}; commit {document['commit']}"
-    save_plot(cells, stem.with_suffix(".png"), title, not comparison.wrong)
+    save_plot(cells, stem.with_suffix(".png"), title, comparison.wrong_systems)
     console.print(f"Written: {stem}.json and .png")

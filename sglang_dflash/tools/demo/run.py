@@ -84,7 +84,8 @@ def _questions(options: DemoOptions, kinds: Sequence[str], room: int) -> list[Pr
 def _measured(console: Console, servers, prompts: Sequence[Prompt], options: DemoOptions, folder: Path) -> bool:
     plan = Plan(CONCURRENCIES, options.repeats, streamed=0)
     with batches(console) as progress:
-        turns = measure(servers, prompts, plan, options.max_tokens, StageLog(folder / "none"), progress)
+        greedy = {"temperature": 0.0, "max_new_tokens": options.max_tokens}
+        turns = measure(servers, prompts, plan, greedy, StageLog(folder / "none"), progress)
     comparison = compare(turns, prompts, servers["plain"].client)
     cells = summarise(turns)
     title = f"{len(prompts)} questions, answers of at most {options.max_tokens} tokens, medians of {options.repeats}"
