@@ -96,7 +96,13 @@ def _seeded_min_p(req) -> bool:
     return get_exec().deterministic.enable_deterministic_inference
 
 
+def _empty(req) -> bool:
+    """Whether there is nothing to begin with: SGLang looks for it only where a request is one prompt, and would end."""
+    return not req.origin_input_ids and req.multimodal_inputs is None
+
+
 REFUSALS = (
+    Refusal("empty prompts", _empty, "use at least one token", "input_ids are empty: {remedy}."),
     Refusal(
         "ids outside the vocabulary",
         _outside_vocabulary,

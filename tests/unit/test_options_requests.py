@@ -88,7 +88,8 @@ class Ids(array):
 def test_the_ids_of_a_prompt_are_not_looped_over():
     assert refusal(request(origin_input_ids=Ids("q", [3, 9, 0]))) is None
     assert "outside the vocabulary" in refusal(request(origin_input_ids=Ids("q", [3, -1])))
-    assert refusal(request(origin_input_ids=Ids("q"))) is None
+    assert refusal(request(origin_input_ids=Ids("q"))) == "input_ids are empty: use at least one token."
+    assert refusal(request(origin_input_ids=Ids("q"), multimodal_inputs=object())) is None
 
 
 def test_every_feature_is_told_once():
