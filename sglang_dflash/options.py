@@ -70,6 +70,14 @@ VARIABLES = (
         "whether drafted tokens that a request's grammar forbids give way to those that it forces (docs/grammars.md)",
     ),
     Variable(
+        "SGLANG_DFLASH_LOOKUP",
+        "lookup",
+        "off",
+        ("off", "on", "only"),
+        "candidates from the request's own context: none, beside the draft's, or alone without a draft pass "
+        "(docs/lookup.md)",
+    ),
+    Variable(
         "SGLANG_DFLASH_SHARE_ENDS",
         "share_ends",
         "on",
@@ -118,6 +126,7 @@ class Options:
     shape: str
     graph_tail: str
     grammar_drafts: str
+    lookup: str
     share_ends: str
     update_restore: str
     timings: str

@@ -51,6 +51,13 @@ class BlockInputs(NamedTuple):
     slots: torch.Tensor  # [bs * S] int64, KV slots of the window
 
 
+class Continuation(NamedTuple):
+    """What may follow the anchor because it did so earlier in the request's context; of a fixed length C."""
+
+    tokens: torch.Tensor  # [bs, C] int64, 0 where there is none
+    log_probs: torch.Tensor  # [bs, C] float64, of each given those before it; -inf where there is none
+
+
 class Drafted(NamedTuple):
     """What a draft pass says about every position of its block; candidates only where a proposer wants them."""
 
@@ -59,6 +66,7 @@ class Drafted(NamedTuple):
     candidates: torch.Tensor | None = None  # [bs, B - 1, K] int64, most likely first, none twice
     log_probs: torch.Tensor | None = None  # [bs, B - 1, K] float64, normalised over the whole vocabulary
     transitions: torch.Tensor | None = None  # [bs, B - 1, K, K] float64: pair scores (predecessor, candidate), if any
+    continuation: Continuation | None = None  # where the context is looked up
 
 
 class Proposal(NamedTuple):

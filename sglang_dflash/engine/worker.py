@@ -17,6 +17,7 @@ from sglang_dflash.engine.draft.view import WholeContext, WindowedContext
 from sglang_dflash.engine.draft_state import DraftState
 from sglang_dflash.engine.grammar.masks import GrammarRule
 from sglang_dflash.engine.lane import Lane, build_lane
+from sglang_dflash.engine.lookup.steps import Lookup
 from sglang_dflash.engine.observe.metrics import RoundMetrics
 from sglang_dflash.engine.observe.rounds import NoObserver, build_observer
 from sglang_dflash.engine.policy.build import Player, build_policy
@@ -94,6 +95,7 @@ class DFlashWorker(BaseSpecWorker):
         prepare_capture(target.model, layer_ids)
         keep_last_hidden_states(target.model)
         self._proposers = self._build_proposers(server_args.speculative_eagle_topk or 1)
+        self._lookup = self._build_lookup(server_args, target)
         self._bind_draft(bundle, server_args.speculative_draft_model_path, server_args.speculative_draft_model_revision)
         self._build_steps(bundle.draft_model, target)
         self._observer = self._build_observer(target)
@@ -113,11 +115,19 @@ class DFlashWorker(BaseSpecWorker):
     def _build_proposers(self, branching: int) -> list[Proposer]:
         """What the flags say first; with it all of the set, where rounds may differ."""
         device = torch.device(self._target_worker.model_runner.device)
-        widest = build_proposer(self._options.proposer, self.block_size, verify_width(), branching, device)
+        widest = build_proposer(
+            self._options.proposer, self.block_size, verify_width(), branching, device, self._options.lookup
+        )
         if self._options.shape == "fixed":
             return [widest]
         others = [shape for shape in shapes_within(widest.shape, self.block_size) if shape != widest.shape]
         return [widest, *build_proposers(others, self.block_size, branching, device)]
+
+    def _build_lookup(self, server_args, target) -> Lookup | None:
+        if self._options.lookup == "off":
+            return None
+        overlap = not server_args.disable_overlap_schedule
+        return Lookup(target.model_config.vocab_size, overlap, torch.device(target.device))
 
     @contextlib.contextmanager
     def _draft_scope(self):
@@ -194,6 +204,7 @@ class DFlashWorker(BaseSpecWorker):
                 self._tree_form,
                 self._choose,
                 in_graphs,
+                self._lookup,
             )
         self._round = self._build_round(self._observer)
 

@@ -72,17 +72,18 @@ def launch_case(server_args, cfg) -> Case:
 def _plan(cfg, dtype: str, context_length: int) -> Plan:
     from sglang.srt.platforms import current_platform
 
-    # With trees the number of draft tokens says nothing of the block.
-    has_trees = (cfg.speculative_eagle_topk or 1) > 1
     options = Options.from_env()
+    # With trees or lookups the number of draft tokens says nothing of the block.
+    is_wide = (cfg.speculative_eagle_topk or 1) > 1 or options.lookup != "off"
     return Plan(
-        block_size=cfg.speculative_dflash_block_size or (None if has_trees else cfg.speculative_num_draft_tokens),
+        block_size=cfg.speculative_dflash_block_size or (None if is_wide else cfg.speculative_num_draft_tokens),
         verify_width=cfg.speculative_num_draft_tokens,
         own_proposer=bool(options.proposer),
         branching=cfg.speculative_eagle_topk,
         shapes=options.shape,
         graphs=cfg.cuda_graph_config.decode.backend != "disabled",
         dp_size=cfg.attn_dp_size,
+        lookup=options.lookup,
         window=cfg.speculative_draft_window_size,
         tp_size=cfg.tp_size // max(1, cfg.attn_dp_size),
         context_length=context_length,

@@ -112,7 +112,7 @@ def _resolve_widths(server_args, cfg, case: Case, previous) -> None:
 
     block, width = cfg.speculative_dflash_block_size, cfg.speculative_num_draft_tokens
     source = "sglang_dflash.block_size"
-    if case.has_trees:
+    if case.is_wide:
         block, width = case.block_size, case.verify_width
         declare_resolution(server_args, source, speculative_eagle_topk=1, speculative_num_draft_tokens=width)
     if None in (block, width):

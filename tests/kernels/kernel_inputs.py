@@ -10,7 +10,7 @@ from sglang_dflash.kernels.inject_kv import InjectPlan, make_inject_plan
 from sglang_dflash.kernels.qk_norm_rope import HeadNorms
 from sglang_dflash.kernels.selected_path import Transform
 from sglang_dflash.kernels.window_rows import Window
-from sglang_dflash.types import Acceptance, BlockInputs
+from sglang_dflash.types import Acceptance, BlockInputs, Continuation
 
 BATCH_SIZES = (1, 3, 17)
 WINDOWS = (Window(7, 1, 2), Window(40, 4, 5), Window(1100, 16, 16), Window(9000, 1, 16))
@@ -242,6 +242,38 @@ def tree_case(bs, positions, k, pairs, device, seed):
         guard.copy(candidates),
         guard.copy(log_probs),
         guard.copy(order) if pairs else None,
+    )
+    return arguments, guard
+
+
+def context_case(candidates, length, device, seed):
+    """A continuation beside ``candidates`` [bs, S, K]: agrees with some of them at first, ends where it likes."""
+    rng, (bs, positions, k) = random.Random(seed), candidates.shape
+    guard = Guarded(device)
+    tokens, steps = torch.randint(0, 99, (bs, length)), -torch.rand(bs, length, dtype=torch.float64)
+    for b in range(bs):
+        for d in range(rng.randint(0, min(length, positions))):
+            tokens[b, d] = candidates[b, d, rng.randrange(k)]
+        steps[b, rng.randint(0, length) :] = -torch.inf
+    return Continuation(guard.copy(tokens), guard.copy(steps)), guard
+
+
+def continuation_case(bs, width, count, device, seed):
+    """-> (arguments of continuation but the count, guards); anchors stand ahead of what the host knew."""
+    rng, guard = random.Random(seed), Guarded(device)
+    known = torch.tensor([rng.randint(1, 500) for _ in range(bs)])
+    ahead = torch.tensor([rng.choice((0, 0, 1, rng.randint(0, width), width + 1, -1)) for _ in range(bs)])
+    tokens, steps = torch.randint(0, 99, (bs, width)), -torch.rand(bs, width, dtype=torch.float64)
+    for b in range(bs):
+        steps[b, rng.randint(0, width) :] = -torch.inf
+    packed = torch.cat((known.unsqueeze(1), tokens, steps.view(torch.int64)), 1)
+    anchors = tokens.gather(1, (ahead - 1).clamp(0, width - 1).unsqueeze(1))
+    anchors += torch.tensor([[rng.choice((0, 0, 1))] for _ in range(bs)])
+    positions = (known - 1 + ahead).unsqueeze(1)
+    arguments = (
+        guard.copy(packed),
+        guard.copy(anchors.repeat(1, 2))[:, 0],
+        guard.copy(positions.repeat(1, 3))[:, 0],
     )
     return arguments, guard
 

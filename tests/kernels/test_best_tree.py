@@ -60,6 +60,56 @@ def test_the_most_likely_paths_are_taken_and_no_others(positions, k, width, pair
             assert [scores[path] for path in found] == pytest.approx(best, abs=1e-9)
 
 
+def every_node(k, candidates, log_probs, order, context, steps) -> dict[tuple[int, ...], float]:
+    """Score of every path of tokens, one request, of which each node has its K best children only."""
+    scores: dict[tuple[int, ...], float] = {}
+    waiting: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    while waiting:
+        path, score = waiting.pop()
+        depth, below = len(path), {}
+        known = order is None or depth == 0 or (depth <= len(candidates) and path[-1] in candidates[depth - 1])
+        if depth < len(candidates) and known:
+            before = 0 if depth == 0 or order is None else candidates[depth - 1].index(path[-1])
+            for rank in range(k):
+                which = rank if order is None else order[depth][before][rank]
+                below[candidates[depth][which]] = (log_probs[depth] if order is None else log_probs[depth][before])[
+                    rank
+                ]
+        if path == tuple(context[:depth]) and depth < len(context):
+            below[context[depth]] = max(steps[depth], below.get(context[depth], -math.inf))
+        for token, step in sorted(below.items(), key=lambda entry: -entry[1])[:k]:
+            if step > -math.inf:
+                scores[*path, token] = score + step
+                waiting.append(((*path, token), score + step))
+    return scores
+
+
+@pytest.mark.parametrize("pairs", [False, True], ids=["independent", "pairs"])
+@pytest.mark.parametrize(
+    ("positions", "k", "width", "length"), [(1, 3, 4, 6), (3, 1, 9, 5), (3, 2, 8, 2), (4, 3, 20, 9), (2, 4, 21, 1)]
+)
+def test_a_continuation_competes_on_equal_terms(positions, k, width, length, pairs):
+    for seed in range(12):
+        anchors, candidates, log_probs, order = inputs.tree_case(2, positions, k, pairs, "cpu", seed)[0]
+        context = inputs.context_case(candidates, length, "cpu", seed)[0]
+        tokens, parents, depths = best_tree(anchors, candidates, log_probs, order, width, context)
+        for b in range(2):
+            own_order = None if order is None else order[b].tolist()
+            rows = candidates[b].tolist(), log_probs[b].tolist(), own_order
+            scores = every_node(k, *rows, context.tokens[b].tolist(), context.log_probs[b].tolist())
+            best = sorted(scores.values(), reverse=True)[: width - 1]
+            found = [()]
+            for node in range(1, width):
+                parent = parents[b, node].item()
+                if parent >= 0:
+                    assert parent < node and depths[b, node] == depths[b, parent] + 1
+                    found.append((*found[parent], tokens[b, node].item()))
+            # No two siblings share a token, and no node has more children than it may.
+            assert len(set(found)) == len(found) == 1 + len(best)
+            assert max(parents[b, 1:].bincount(minlength=1).tolist() if len(best) == width - 1 else [0]) <= k
+            assert [scores[path] for path in found[1:]] == pytest.approx(best, abs=1e-9)
+
+
 def test_where_the_candidates_have_fewer_paths_the_rest_is_padding():
     anchors, candidates, log_probs, order = inputs.tree_case(2, 2, 2, False, "cpu", 0)[0]
     tokens, parents, depths = best_tree(anchors, candidates, log_probs, order, 9)

@@ -117,6 +117,12 @@ MISTAKES = (
     Mistake("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", plan=Plan(shapes="adaptive"), machine=HOPPER),
     Mistake("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", plan=Plan(shapes="random", graphs=False, dp_size=2)),
     Mistake("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", plan=Plan(shapes="random", own_proposer=True)),
+    Mistake("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", plan=Plan(lookup="on", own_proposer=True)),
+    Mistake("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", plan=Plan(lookup="on", shapes="random", on_cpu=True)),
+    Mistake("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", plan=Plan(lookup="only", branching=4, on_cpu=True)),
+    Mistake(
+        "verify-width-unusable", ERROR, "--speculative-num-draft-tokens", plan=Plan(verify_width=129, lookup="only")
+    ),
     Mistake("block-size-unusable", ERROR, "--speculative-num-draft-tokens", plan=Plan(block_size=1)),
     Mistake(
         "mask-token-missing",

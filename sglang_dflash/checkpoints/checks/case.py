@@ -21,6 +21,7 @@ class Plan:
     shapes: str = "fixed"  # SGLANG_DFLASH_SHAPE
     graphs: bool = True  # decode passes are captured, where a GPU serves
     dp_size: int = 1  # data-parallel attention
+    lookup: str = "off"  # SGLANG_DFLASH_LOOKUP
     window: int | None = None  # draft window, tokens
     tp_size: int = 1
     context_length: int | None = None
@@ -74,6 +75,11 @@ class Case:
     def has_trees(self) -> bool:
         """Whether trees of the draft's candidates will be verified."""
         return (self.plan.branching or 1) > 1
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether ours may verify more nodes than the block has."""
+        return self.has_trees or self.plan.lookup != "off"
 
     @property
     def context_length(self) -> int | None:

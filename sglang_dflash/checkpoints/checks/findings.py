@@ -20,6 +20,7 @@ MEANINGS = {
     "block-size-counts-otherwise": "the block asked for is the trained one less its anchor, as other engines count",
     "shapes-unusable": "no round of another shape can be run: captured graphs, or ranks with batches of their own",
     "verify-width-unusable": "a chain has no more nodes than the block; a tree at most 128",
+    "lookup-unusable": "what is found in the context cannot be proposed like this",
     "branching-unusable": "trees cannot branch like this, or not on this attention backend",
     "block-size-unusable": "no block of that size can be drafted",
     "mask-token-missing": "neither id nor name of the mask token is known",

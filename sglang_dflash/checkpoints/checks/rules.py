@@ -28,6 +28,7 @@ def find(case: Case) -> Iterator[Finding]:
     yield from _verify_width(case)
     yield from _trees(case)
     yield from _shapes(case)
+    yield from _lookup(case)
     yield from _capture(case)
     yield from quantisation_findings(case)
     yield from wording_findings(case)
@@ -37,7 +38,7 @@ def find(case: Case) -> Iterator[Finding]:
 
 
 def _verify_width(case: Case) -> Iterator[Finding]:
-    wide = case.plan.own_proposer or case.has_trees
+    wide = case.plan.own_proposer or case.is_wide
     width, most = case.verify_width, MAX_WIDTH if wide else case.block_size
     if not 1 <= width <= most:
         what = f"is {width}: a chain of blocks of {case.block_size} has 1 to {case.block_size} nodes"
@@ -76,6 +77,19 @@ def _shapes(case: Case) -> Iterator[Finding]:
         what, remedy = "and captured graphs are of one width", "add --cuda-graph-backend-decode disabled, or leave it"
     if what is not None and remedy is not None:
         yield Finding("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", f"is {plan.shapes}, {what}", remedy)
+
+
+def _lookup(case: Case) -> Iterator[Finding]:
+    lookup = case.plan.lookup
+    if lookup != "off" and case.plan.own_proposer:
+        what = f"is {lookup}, and SGLANG_DFLASH_PROPOSER makes the proposals"
+        yield Finding("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", what, "give one of them")
+    elif lookup != "off" and case.plan.shapes != "fixed":
+        what = f"is {lookup}, which is of one shape, and SGLANG_DFLASH_SHAPE is {case.plan.shapes}"
+        yield Finding("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", what, "give one of them")
+    elif lookup == "only" and case.has_trees:
+        what = f"is only: a continuation is a chain, and --speculative-eagle-topk is {case.plan.branching}"
+        yield Finding("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", what, "use on, or drop the flag")
 
 
 def _capture(case: Case) -> Iterator[Finding]:

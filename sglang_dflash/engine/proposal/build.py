@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from sglang_dflash.engine.proposal.chain import ChainProposer
+from sglang_dflash.engine.proposal.context import ChainOrContext, ContextChain
 from sglang_dflash.engine.proposal.tree import TreeProposer
 from sglang_dflash.errors import DFlashError
 from sglang_dflash.types import Drafted, Proposal, Shape
@@ -31,17 +32,24 @@ def build_proposers(shapes: Sequence[Shape], block_size: int, branching: int, de
     ]
 
 
-def build_proposer(name: str, block_size: int, width: int, branching: int, device: torch.device) -> Proposer:
+def build_proposer(
+    name: str, block_size: int, width: int, branching: int, device: torch.device, lookup: str = "off"
+) -> Proposer:
     """The draft's chain of ``width`` nodes, a tree of as many where ``branching`` > 1, or the proposer ``name``.
 
     ``name`` is "module:Class". The class is called with (chain, device); ``chain`` proposes the draft's first
-    min(width, block size) tokens.
+    min(width, block size) tokens. lookup: ``on`` has the context's continuation compete with the draft, ``only``
+    proposes nothing else; both may be deeper than the block.
 
     Raises:
         DFlashError: ``name`` cannot be imported, or does not propose ``width`` nodes.
     """
+    if lookup == "only":
+        return ContextChain(width)
     if branching > 1:
-        return TreeProposer(width, block_size, branching, device)
+        return TreeProposer(width, block_size, branching, device, beyond=lookup == "on")
+    if lookup == "on":
+        return ChainOrContext(width)
     chain = ChainProposer(min(width, block_size))
     if not name:
         return chain

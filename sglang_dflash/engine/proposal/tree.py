@@ -13,8 +13,9 @@ class TreeProposer:
     the token before where the draft scores pairs (DFlash 2). No two children of a node share a token.
     """
 
-    def __init__(self, width: int, block_size: int, branching: int, device: torch.device):
-        self.shape = Shape.tree(width, min(width, block_size))
+    def __init__(self, width: int, block_size: int, branching: int, device: torch.device, beyond: bool = False):
+        """beyond: a continuation of the context competes for nodes, and may lead deeper than the block."""
+        self.shape = Shape.tree(width, width if beyond else min(width, block_size))
         self.candidates = branching
         self._best_tree = best_tree.choose(device.type)
 
@@ -25,7 +26,9 @@ class TreeProposer:
         if drafted.transitions is not None:
             log_probs, order = continuations(log_probs, drafted.transitions)
         anchors, width = drafted.tokens[:, 0], self.shape.width
-        tokens, parents, depths = self._best_tree(anchors, drafted.candidates, log_probs, order, width)
+        tokens, parents, depths = self._best_tree(
+            anchors, drafted.candidates, log_probs, order, width, drafted.continuation
+        )
         return Proposal(tokens, parents, drafted.positions[:, :1] + depths)
 
 

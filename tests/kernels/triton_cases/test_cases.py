@@ -17,6 +17,8 @@ from sglang_dflash.kernels.block_convolution.naive import convolve_blocks as nai
 from sglang_dflash.kernels.block_convolution.triton import convolve_blocks
 from sglang_dflash.kernels.compact_kv.naive import compact_kv as naive_compact_kv
 from sglang_dflash.kernels.compact_kv.triton import compact_kv
+from sglang_dflash.kernels.continuation.naive import continuation as naive_continuation
+from sglang_dflash.kernels.continuation.triton import continuation
 from sglang_dflash.kernels.inject_kv.naive import inject_kv as naive_inject_kv
 from sglang_dflash.kernels.inject_kv.triton import inject_kv
 from sglang_dflash.kernels.prepare_block.naive import prepare_block as naive_prepare_block
@@ -181,6 +183,31 @@ def test_best_tree(bs, pairs, positions, k, width):
     arguments, guard = inputs.tree_case(bs, positions, k, pairs, DEVICE, seed=width)
     for out, wanted in zip(best_tree(*arguments, width), naive_best_tree(*arguments, width), strict=True):
         assert out.dtype == wanted.dtype and torch.equal(out, wanted)
+    guard.check()
+
+
+@pytest.mark.parametrize("length", [1, 6, 40])
+@pytest.mark.parametrize(
+    ("bs", "pairs", "positions", "k", "width"),
+    [(3, False, 7, 3, 16), (2, True, 5, 4, 33), (1, False, 4, 1, 9), (5, True, 3, 2, 8), (2, False, 15, 8, 64)],
+)
+def test_best_tree_with_a_continuation(bs, pairs, positions, k, width, length):
+    arguments, guard = inputs.tree_case(bs, positions, k, pairs, DEVICE, seed=width)
+    context, other_guard = inputs.context_case(arguments[1], length, DEVICE, seed=length)
+    outs, wanted = best_tree(*arguments, width, context), naive_best_tree(*arguments, width, context)
+    for out, want in zip(outs, wanted, strict=True):
+        assert out.dtype == want.dtype and torch.equal(out, want)
+    guard.check()
+    other_guard.check()
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("width", "count"), [(1, 1), (20, 15), (40, 7)])
+def test_continuation(width, count, seed):
+    arguments, guard = inputs.continuation_case(9, width, count, DEVICE, seed)
+    outs, wanted = continuation(*arguments, count), naive_continuation(*arguments, count)
+    for out, want in zip(outs, wanted, strict=True):
+        assert out.dtype == want.dtype and torch.equal(out, want)
     guard.check()
 
 

@@ -17,6 +17,7 @@ from sglang_dflash.kernels.accept.triton import accept
 from sglang_dflash.kernels.best_tree.triton import best_tree
 from sglang_dflash.kernels.block_convolution.triton import convolve_blocks
 from sglang_dflash.kernels.compact_kv.triton import compact_kv
+from sglang_dflash.kernels.continuation.triton import continuation
 from sglang_dflash.kernels.inject_kv.triton import inject_kv
 from sglang_dflash.kernels.prepare_block.triton import prepare_block
 from sglang_dflash.kernels.qk_norm_rope.triton import qk_norm_rope
@@ -54,6 +55,11 @@ def path(k, rank, dtype, transform):
     selected_path(*inputs.path_case(3, 15, k, rank, transform, "cpu", dtype)[0])
 
 
+def tree(pairs: bool, k: int, width: int):
+    arguments = inputs.tree_case(3, 15, k, pairs, "cpu", 0)[0]
+    best_tree(*arguments, width, inputs.context_case(arguments[1], width - 1, "cpu", 0)[0])
+
+
 CASES = {
     "prepare_block": blocks,
     "window_rows": lambda: window_rows(*inputs.window_case(3, inputs.WINDOWS[2], 2500, "cpu")[0]),
@@ -79,6 +85,9 @@ CASES = {
     "block_convolution, fp16, odd": lambda: convolution(FP16, bs=2, block=5, taps=3, groups=3, size=7),
     "best_tree": lambda: best_tree(*inputs.tree_case(3, 15, 8, False, "cpu", 0)[0], 64),
     "best_tree, pairs": lambda: best_tree(*inputs.tree_case(3, 15, 5, True, "cpu", 0)[0], 128),
+    "best_tree, context": lambda: tree(False, 8, 64),
+    "best_tree, pairs and context": lambda: tree(True, 5, 128),
+    "continuation": lambda: continuation(*inputs.continuation_case(3, 20, 15, "cpu", 0)[0], 15),
     "selected_path": lambda: path(16, 128, BF16, inputs.TRANSFORMS[0]),
     "selected_path, fp16, odd": lambda: path(5, 24, FP16, inputs.TRANSFORMS[1]),
 }
