@@ -27,6 +27,14 @@ BACKEND_LISTED = {"GptOssForCausalLM", "Gemma4ForCausalLM", "Gemma4ForConditiona
 MEMORY_CEILING = 0.95
 
 
+# What SGLang can do on a GPU only, and would end over after the weights were loaded: field, flag, why.
+GPU_ONLY = (
+    ("enable_lora", "--enable-lora", "whose adapters SGLang keeps in a GPU's pinned memory"),
+    ("lora_paths", "--lora-paths", "whose adapters SGLang keeps in a GPU's pinned memory"),
+    ("enable_hierarchical_cache", "--enable-hierarchical-cache", "whose host memory SGLang registers with a GPU"),
+)
+
+
 def install() -> None:
     """Wrap the argument steps in which SGLang would decide for a GPU (called once per process)."""
     add_backend_choice(BACKEND)
@@ -61,6 +69,9 @@ def _no_graphs(server_args, previous) -> None:
 def _our_backend(server_args, previous) -> None:
     # SGLang picks its own CPU backends before it asks the platform: claim the place first.
     cfg = resolving_view(server_args)
+    for field, flag, why in GPU_ONLY:
+        if getattr(cfg, field):
+            raise DFlashError(flag, f"does not run on the CPU platform, {why}", "leave it out")
     if cfg.attention_backend is None:
         declare_resolution(server_args, NAME, attention_backend=BACKEND)
     if cfg.moe_runner_backend == "auto":

@@ -40,6 +40,9 @@ def outcomes(tmp_path_factory):
         "bfloat16": ["--model-path", half],
         "explicit": ["--model-path", full, *explicit, "--attention-backend", "torch_native"],
         "eagle": ["--model-path", full, "--speculative-algorithm", "EAGLE"],
+        "adapters": ["--model-path", full, "--enable-lora", "--max-lora-rank", "8", "--lora-target-modules", "all"],
+        "adapter paths": ["--model-path", full, "--lora-paths", "a=/nowhere"],
+        "host cache": ["--model-path", full, "--enable-hierarchical-cache"],
         "unified": ["--model-path", full, "--enable-unified-memory"],
     }
     return dict(zip(cases, launch([(argv, {}) for argv in cases.values()], resolve=True), strict=True))
@@ -67,6 +70,17 @@ def test_explicit_arguments_win(outcomes):
     assert fields["max_total_tokens"] == 2048
     assert fields["max_running_requests"] == 3
     assert fields["attention_backend"] == "torch_native"
+
+
+def test_what_needs_a_gpu_is_refused_in_one_line(outcomes):
+    for name, flag in (
+        ("adapters", "--enable-lora"),
+        ("adapter paths", "--lora-paths"),
+        ("host cache", "--enable-hierarchical-cache"),
+    ):
+        error = outcomes[name].error
+        assert error.startswith(f"DFlashError: {flag}: does not run on the CPU platform, "), (name, error)
+        assert error.endswith("(leave it out)") and "\n" not in error
 
 
 def test_other_speculative_algorithms_are_refused_in_one_line(outcomes):
