@@ -163,6 +163,15 @@ class TestStages:
 
 
 class TestSystems:
+    def test_variants_of_ours_are_our_worker_with_other_shapes(self, tmp_path):
+        specs = systems.build_specs(("plain", "block-4", "adaptive", "one-node"), "t", "d", (), None, tmp_path / "x")
+        assert [spec.worker for spec in specs.values()] == ["plain", "dflash", "dflash", "dflash"]
+        assert specs["block-4"].flags[-2:] == ("--speculative-num-draft-tokens", "4")
+        assert dict(specs["adaptive"].env)["SGLANG_DFLASH_SHAPE"] == "adaptive"
+        assert all("SGLANG_DFLASH_TIMINGS" in dict(specs[name].env) for name in systems.VARIANTS if name in specs)
+        assert systems.LABELS["block-16"] == "ours, blocks of 16"
+        assert systems.fitting(("plain", "adaptive"), 10**12) == ("plain", "adaptive")
+
     def test_alike_but_for_the_worker(self, tmp_path):
         specs = systems.build_specs(("plain", "builtin", "dflash"), "t", "d", ("--page-size", "4"), 8, tmp_path / "x")
         assert specs["plain"].draft is None and specs["plain"].flags == ("--page-size", "4")

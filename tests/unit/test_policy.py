@@ -7,7 +7,7 @@ import pytest
 
 from sglang_dflash.engine.policy.adaptive import Adaptive
 from sglang_dflash.engine.policy.choice import Forecast, best, forecast
-from sglang_dflash.engine.policy.costs import Costs, monotone
+from sglang_dflash.engine.policy.costs import Costs, ascending, monotone
 from sglang_dflash.engine.policy.policy import Fixed, Random
 from sglang_dflash.engine.policy.probe import probe
 from sglang_dflash.engine.policy.shapes import shapes_within
@@ -108,8 +108,10 @@ class TestCosts:
         assert [costs.ms(CHAINS[0], bs) for bs in (1, 2, 4)] == pytest.approx([5, 5, 10])
 
     def test_noise_never_makes_more_work_cheaper(self):
-        table = monotone({CHAINS[1]: [(1, 8.0), (2, 7.0)], PLAIN: [(1, 9.0), (2, 10.0)]})
-        assert table == {PLAIN: [(1, 9.0), (2, 10.0)], CHAINS[1]: [(1, 9.0), (2, 10.0)]}
+        assert ascending([3.0, 1.0, 2.0, 5.0]) == [2.0, 2.0, 2.0, 5.0]
+        assert ascending([1.0, 2.0, 2.0]) == [1.0, 2.0, 2.0]
+        table = monotone({CHAINS[1]: [(1, 8.0), (2, 7.0)], PLAIN: [(1, 9.5), (2, 10.5)]})
+        assert table == {PLAIN: [(1, 8.5), (2, 9.0)], CHAINS[1]: [(1, 8.5), (2, 9.0)]}
 
     def test_a_slower_machine_makes_every_shape_dearer_and_a_shapes_own_error_only_itself(self):
         costs = Costs({PLAIN: [(1, 10.0)], CHAINS[0]: [(1, 12.0)]})
@@ -133,8 +135,10 @@ class TestCosts:
             return 30.0 * bs * shape.width
 
         found = probe(run, (PLAIN, CHAINS[2]), 16, lambda value: value)
-        assert found == {PLAIN: [(bs, 30.0 * bs) for bs in (1, 2, 4, 8, 16)], CHAINS[2]: [(1, 240.0), (2, 480.0)]}
-        assert played.count((PLAIN, 1)) == 6 and played.count((CHAINS[2], 2)) == 2
+        assert found == {PLAIN: [(1, 30.0), (2, 60.0), (4, 120.0)], CHAINS[2]: [(1, 240.0), (2, 480.0), (4, 960.0)]}
+        assert played.count((PLAIN, 1)) == played.count((CHAINS[2], 1)) == 3
+        slow = iter([0.0, 0.0, 2.0, 8.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+        assert probe(lambda shape, bs: next(slow), SHAPES[:2], 1, float) == {PLAIN: [(1, 1.0)], CHAINS[0]: [(1, 1.0)]}
 
 
 class Server:

@@ -1,5 +1,6 @@
 """Choosing what chooses, once, from the options."""
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from sglang_dflash.engine.policy.probe import CONTEXT, probe
 from sglang_dflash.engine.round import Round
 from sglang_dflash.host.played_batch import played_batch
 from sglang_dflash.types import Shape
+
+logger = logging.getLogger(__name__)
 
 
 def build_policy(
@@ -34,7 +37,11 @@ def build_policy(
         return Fixed(shapes[0])
     # From narrow to wide: of equals the first is taken.
     shapes = tuple(sorted(shapes, key=lambda shape: (shape.width, shape.is_tree)))
-    return Adaptive(shapes, Costs(probe(player, shapes, player.most, from_first)), from_first, expect)
+    probed = probe(player, shapes, player.most, from_first)
+    for shape, points in probed.items():
+        ms = ", ".join(f"{bs}: {ms:.1f}" for bs, ms in points)
+        logger.info("sglang-dflash: a round of shape %s takes, by requests, ms: %s", shape.label, ms)
+    return Adaptive(shapes, Costs(probed), from_first, expect)
 
 
 class Player:

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 
 from sglang_dflash.types import Shape
 
@@ -51,13 +50,26 @@ class Costs:
 
 
 def monotone(probed: Probed) -> dict[Shape, list[tuple[int, float]]]:
-    """More requests never cost less, nor do more nodes of shapes of one kind: what says otherwise is noise."""
-    out: dict[Shape, list[tuple[int, float]]] = {}
-    floors: dict[str, dict[int, float]] = {}
-    for shape in sorted(probed, key=lambda shape: shape.width):
-        floor = floors.setdefault("tree" if shape.is_tree else "chain", {})
-        points = sorted(probed[shape])
-        raised = accumulate((max(ms, floor.get(bs, 0.0)) for bs, ms in points), max)
-        out[shape] = [(bs, ms) for (bs, _), ms in zip(points, raised, strict=True)]
-        floor.update(out[shape])
-    return out
+    """More requests never cost less, nor do more nodes of shapes of one kind: what says otherwise is averaged away."""
+    out = {}
+    for shape, points in probed.items():
+        sizes, times = zip(*sorted(points), strict=True)
+        out[shape] = dict(zip(sizes, ascending(times), strict=True))
+    for trees in (False, True):
+        alike = sorted((shape for shape in out if shape.is_tree == trees), key=lambda shape: shape.width)
+        for bs in {bs for shape in alike for bs in out[shape]}:
+            having = [shape for shape in alike if bs in out[shape]]
+            for shape, ms in zip(having, ascending([out[shape][bs] for shape in having]), strict=True):
+                out[shape][bs] = ms
+    return {shape: sorted(times.items()) for shape, times in out.items()}
+
+
+def ascending(values: Sequence[float]) -> list[float]:
+    """The nearest sequence that never falls (least squares: neighbours that fall are pooled)."""
+    pools: list[tuple[float, int]] = []
+    for value in values:
+        pools.append((value, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (one, n), (other, m) = pools[-2:]
+            pools[-2:] = [((one * n + other * m) / (n + m), n + m)]
+    return [mean for mean, count in pools for _ in range(count)]

@@ -22,7 +22,9 @@ from sglang_dflash.tools.extras import require_extra
 from sglang_dflash.tools.pair import DRAFT_DIR, HELDOUT_DIR, TARGET_DIR
 from sglang_dflash.tools.pair.named import EMBEDDED, PACES, find_pair
 
-Systems = Annotated[str, typer.Option(help="Comma-separated: plain, builtin, dflash, transformers.")]
+Systems = Annotated[
+    str, typer.Option(help="Comma-separated: plain, builtin, dflash, adaptive, block-2, ..., one-node, transformers.")
+]
 
 app = typer.Typer(help="Measurements.", rich_markup_mode=None)
 

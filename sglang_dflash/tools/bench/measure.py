@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sglang_dflash.tools.bench.hub import HubSystem
 from sglang_dflash.tools.bench.prompts import Prompt
 from sglang_dflash.tools.bench.stages import StageLog
+from sglang_dflash.tools.bench.systems import OURS
 from sglang_dflash.tools.serve import Generation, ServerProcess
 
 SLICE = 4  # prompts of a slice, per request in flight: few enough that a slow second hits every system
@@ -101,7 +102,7 @@ def measure(
             for name in (name for name in order if name in pieces):
                 mark = stage_log.mark()
                 taken = take_turn(servers[name], part, concurrency, sampling, streamed)
-                pieces[name].append((*taken, stage_log.since(mark) if name == "dflash" else []))
+                pieces[name].append((*taken, stage_log.since(mark) if name in OURS else []))
                 progress(next(done), total)
         turns += [_joined(name, concurrency, repeat, streamed, taken) for name, taken in pieces.items()]
     return turns

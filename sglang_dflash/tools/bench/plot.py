@@ -6,7 +6,13 @@ from pathlib import Path
 from sglang_dflash.tools.bench.summary import Cell, speedup
 from sglang_dflash.tools.bench.systems import LABELS
 
-COLOURS = {"transformers": "#b8a04a", "plain": "#888888", "builtin": "#e08a3c", "dflash": "#2f6fbd"}
+COLOURS = {
+    "transformers": "#b8a04a",
+    "plain": "#888888",
+    "builtin": "#e08a3c",
+    "dflash": "#2f6fbd",
+    "adaptive": "#2f9f6d",
+}
 
 
 def save_plot(cells: Sequence[Cell], path: Path, title: str, wrong: Collection[str] = ()) -> None:
@@ -22,7 +28,7 @@ def save_plot(cells: Sequence[Cell], path: Path, title: str, wrong: Collection[s
     width = 0.8 / len(systems)
     for number, system in enumerate(systems):
         mine = [cell for cell in cells if cell.system == system]
-        style = {"color": COLOURS[system], "label": LABELS[system]}
+        style = {"color": COLOURS.get(system), "label": LABELS[system]}
         places = [concurrencies.index(cell.concurrency) + number * width for cell in mine]
         speed.bar(places, [cell.tokens_per_second or 0 for cell in mine], width, **style)
         over = [speedup(cells, system, "plain", cell.concurrency) for cell in mine]

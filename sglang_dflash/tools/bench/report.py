@@ -38,7 +38,13 @@ def ratios(cells: Sequence[Cell], wrong: Collection[str] = ()) -> list[dict]:
     """
     rows = []
     for concurrency in dict.fromkeys(cell.concurrency for cell in cells):
-        for system, over in (("builtin", "plain"), ("dflash", "plain"), ("dflash", "builtin"), ("dflash", HUB)):
+        for system, over in (
+            ("builtin", "plain"),
+            ("dflash", "plain"),
+            ("dflash", "builtin"),
+            ("dflash", HUB),
+            ("adaptive", "plain"),
+        ):
             value = speedup(cells, system, over, concurrency)
             by_cpu = speedup(cells, system, over, concurrency, "tokens_per_cpu_second")
             if value is not None and system not in wrong and over not in wrong:
