@@ -138,6 +138,8 @@ def test_hidden_states_of_prompt_and_steps(states, verdict):
         ({"json_schema": '{"type": "integer"}'}, "12", "stop", True),
         ({"json_schema": '{"type": "integer"}'}, '"a"', "stop", False),
         ({"json_schema": '{"type": "integer"}'}, "{", "stop", False),
+        ({"regex": "[a-z]+", "no_stop_trim": True, "skip_special_tokens": False}, "ab<|end|>", "stop", True),
+        ({"regex": "[a-z]+", "no_stop_trim": True}, "ab<|end|>", "stop", False),
     ],
 )
 def test_a_whole_answer_keeps_to_its_grammar(grammar, text, reason, fine):

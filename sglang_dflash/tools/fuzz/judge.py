@@ -110,6 +110,8 @@ def invalid(request: Request, answer: Generation) -> str | None:
     """Why a whole answer does not keep to the request's grammar; None where it does, or was cut short."""
     if answer.finish_reason != "stop" or {"stop", "stop_token_ids", "stop_regex"} & set(request.sampling):
         return None
+    if request.sampling.get("no_stop_trim") and request.sampling.get("skip_special_tokens") is False:
+        return None  # the text shows the token that ended it, which is not of the grammar
     if pattern := request.sampling.get("regex"):
         return None if re.fullmatch(pattern, answer.text) else f"{answer.text!r} does not match {pattern!r}"
     if schema := request.sampling.get("json_schema"):
