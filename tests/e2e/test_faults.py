@@ -118,8 +118,8 @@ def test_absurd_values_are_answered_as_plainly(server, plain, asks):
 
 
 def test_requests_that_use_up_the_memory(server, plain, tokenizer):
-    """Each may have the whole pool; together they need it four times over."""
-    asks = [Ask(ask.prompt[:60], 700) for ask in questions(tokenizer, 1)[:SLOTS]]
+    """Each fits; together they need the pool twice over."""
+    asks = [Ask(ask.prompt[:60], 400) for ask in questions(tokenizer, 1)[:SLOTS]]
     answers = server.client.generate_many([ask.prompt for ask in asks], SLOTS, [ask.sampling() for ask in asks])
     assert_same(plain, asks, answers)
     too_long = post(server, json.dumps({"input_ids": [5] * (ROOM + 40)}).encode())

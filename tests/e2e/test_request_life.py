@@ -12,6 +12,7 @@ from workload import mixed_lengths, questions
 
 OVERLAP = {"SGLANG_DFLASH_CPU_OVERLAP": "on"}
 BUSY = (
+    "--enable-streaming-session",
     "--max-running-requests",
     4,
     "--chunked-prefill-size",
@@ -47,9 +48,13 @@ def test_priorities_preempt_while_prompts_come_in_chunks(server, plain, tokenize
     assert sum(answer.meta.get("num_retractions", 0) for answer in answers) > 0
 
 
-def test_turns_of_a_session(server, plain, tokenizer):
-    """Each turn goes on from the one before: the server puts the prompts and answers so far in front of it."""
-    session = post(server, "/open_session", capacity_of_str_len=4000)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_turns_of_a_session(server, plain, tokenizer, streaming):
+    """Each turn goes on from the one before: the server puts the prompts and answers so far in front of it.
+
+    A streaming session keeps its slots between turns.
+    """
+    session = post(server, "/open_session", capacity_of_str_len=4000, streaming=streaming)
     context, rid = (), None
     for ask in questions(tokenizer, 1)[:4]:
         turn = ask.prompt[:50]
@@ -58,8 +63,10 @@ def test_turns_of_a_session(server, plain, tokenizer):
         context += turn
         (wanted,) = plain.of([Ask(context, 30)])
         assert tuple(given["output_ids"]) == wanted
-        context, rid = context + wanted, given["meta_info"]["id"]
+        context, rid = context + wanted, None if streaming else given["meta_info"]["id"]
     httpx.post(f"{server.url}/close_session", json={"session_id": session}, trust_env=False)
+    server.client.flush_cache()
+    assert server.client.ready()
 
 
 def test_prompts_as_embeddings(servers, pair, plain, tokenizer):
