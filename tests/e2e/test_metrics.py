@@ -1,6 +1,8 @@
 """Metrics of a real server are the sums of what its answers tell."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,7 +12,7 @@ from test_refusals import reply_to
 from workload import questions
 
 TREE = ("--speculative-eagle-topk", 3, "--speculative-num-draft-tokens", 24)
-SERVERS = {"chain-16": (), "tree-24": TREE}
+SERVERS = {"chain-16": ("--log-level", "debug"), "tree-24": TREE}
 COUNTED = {
     "request_rounds_total": "spec_verify_ct",
     "correct_drafts_total": "spec_num_correct_drafts",
@@ -61,6 +63,10 @@ def test_counters_are_the_sums_of_what_answers_tell(servers, tokenizer, shape):
     stages = {key[1]: value for key, value in seen.items() if key[0] == "stage_seconds_total"}
     assert set(stages) == {"prepare", "draft", "propose", "verify", "accept", "commit", "inject"}
     assert all(value > 0 for value in stages.values())
+    lines = re.findall(
+        r"round of \d+ requests, (\S+), correct drafts", Path(server.log_path).read_text(errors="replace")
+    )
+    assert set(lines) == ({shape} if "debug" in SERVERS[shape] else set())
     assert seen["refused_requests_total", "ids outside the vocabulary"] == 1
 
 
