@@ -66,7 +66,7 @@ class Drafted(NamedTuple):
     candidates: torch.Tensor | None = None  # [bs, B - 1, K] int64, most likely first, none twice
     log_probs: torch.Tensor | None = None  # [bs, B - 1, K] float64, normalised over the whole vocabulary
     transitions: torch.Tensor | None = None  # [bs, B - 1, K, K] float64: pair scores (predecessor, candidate), if any
-    continuation: Continuation | None = None  # where the context is looked up
+    continuation: Continuation | None = None  # where the context is looked up and says anything
 
 
 class Proposal(NamedTuple):

@@ -2,7 +2,7 @@
 
 import pytest
 from exact import Ask, assert_same
-from workload import questions, shared_prefixes
+from workload import answered_before, questions, shared_prefixes
 
 BLOCK = ("--speculative-dflash-block-size", 16)
 TREE = ("--speculative-eagle-topk", 4, "--speculative-num-draft-tokens", 32)
@@ -34,3 +34,14 @@ def asks(tokenizer) -> list[Ask]:
 )
 def test_answers_are_plain_decodings(servers, plain, asks, flags, env):
     assert_same(plain, asks, answers(servers.dflash(*flags, **env), asks))
+
+
+def test_copying_takes_fewer_rounds_and_is_not_capped_at_a_block(servers, pair, plain):
+    records = [p.record for p in pair.prompts(kinds=("times", "count"), per_kind=2)]
+    copies = [Ask(tuple(pair.render(answered_before(record))), 120, ignore_eos=False) for record in records]
+    chain = answers(servers.dflash(*WIDE[:1], 16, *BLOCK), copies)
+    for flags, env in (((*WIDE,), ONLY), ((*WIDE,), ON), (TREE, ON)):
+        found = answers(servers.dflash(*flags, **env), copies)
+        assert_same(plain, copies, found)
+        assert sum(a.rounds for a in chain) >= 1.5 * sum(a.rounds for a in found)
+        assert max((len(a.token_ids) - 1) / a.rounds for a in found) > 16

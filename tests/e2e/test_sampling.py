@@ -9,6 +9,7 @@ import pytest
 import torch
 from distributions import MIN_EXPECTED, continuations, g_test, next_token_probs
 from exact import ties_seen
+from workload import answered_before
 
 from sglang_dflash.kernels.seeded_hash import murmur_hash32
 from sglang_dflash.reference import load_target
@@ -74,19 +75,26 @@ def sample(server, prompts, params: list[dict]) -> list[tuple]:
     return answers
 
 
+LOOKUP = {"SGLANG_DFLASH_LOOKUP": "on"}
+TREE = ("--speculative-eagle-topk", 4, "--speculative-num-draft-tokens", 32)
+
+
 @pytest.mark.parametrize(
-    "flags, sets", [((), FILTERS), (("--tp-size", 2), FILTERS[-1:])], ids=["one-rank", "two-ranks"]
+    "flags, env, sets",
+    [((), {}, FILTERS), (("--tp-size", 2), {}, FILTERS[-1:]), (TREE, LOOKUP, FILTERS[-1:])],
+    ids=["one-rank", "two-ranks", "context"],
 )
-def test_samples_follow_the_target(servers, pair, target, stop_ids, flags, sets):
+def test_samples_follow_the_target(servers, pair, target, stop_ids, flags, env, sets):
     rng = random.Random(11)
     # Prose goes on in many ways; elsewhere the trained target is all but certain.
-    prompts = [p.token_ids for p in pair.prompts(kinds=("prose",), per_kind=CANDIDATES)]
+    questions = pair.prompts(kinds=("prose",), per_kind=CANDIDATES)
+    prompts = [pair.render(answered_before(p.record)) if env else p.token_ids for p in questions]
     cases = [most_varied(target, prompts, filters, stop_ids) for filters in sets]
     # All sets of parameters meet in every batch.
     order = [case for case in cases for _ in range(SAMPLES)]
     rng.shuffle(order)
     params = [case.params | {"max_new_tokens": LENGTH} for case in order]
-    answers = sample(servers.dflash(*flags), [case.prompt for case in order], params)
+    answers = sample(servers.dflash(*flags, **env), [case.prompt for case in order], params)
     kept = sum(meta.get("spec_num_correct_drafts", 0) for _, meta in answers)
     assert kept > len(answers) // 10, "hardly a draft was kept, so nothing was tested"
     for case in cases:

@@ -20,6 +20,11 @@ def _chat(tokenizer, messages) -> list[int]:
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
 
 
+def answered_before(record) -> list[dict]:
+    """Messages: a held-out question, its answer, and the question again."""
+    return [*record["messages"], {"role": "assistant", "content": record["answer"]}, record["messages"][-1]]
+
+
 def mixed_lengths(tokenizer, count: int, longest_prompt: int, longest_answer: int, seed: int) -> list[Ask]:
     """Prompts of 1 to ``longest_prompt`` tokens cut from chats, answers of 1 to ``longest_answer`` tokens."""
     rng = random.Random(seed)

@@ -175,6 +175,14 @@ def test_the_chain_of_which_more_is_expected_to_be_kept(chances, context, contex
     assert ContextChain(6)(given).tokens.tolist() == [[9, *context]]
 
 
+def test_where_nothing_was_found_nothing_is_sent():
+    given = drafted([1, 2, 3], [0.9, 0.9, 0.9], [4], [0.1])._replace(continuation=None)
+    step = Lookup(50, False, CPU).beside(lambda *arguments: given, Shape.chain(6))
+    assert step(SimpleNamespace(reqs=[Req([1, 2, 3], [4])]), None, None, torch.empty(0)) is given
+    assert ChainOrContext(6)(given).tokens.tolist() == [[9, 1, 2, 3, 0, 0]]
+    assert ContextChain(6)(given).tokens.tolist() == [[9, 0, 0, 0, 0, 0]]
+
+
 def test_a_chain_narrower_than_the_block():
     given = drafted([1, 2, 3], [0.9, 0.9, 0.9], [4, 5], [0.1, 0.1])
     assert ChainOrContext(3)(given).tokens.tolist() == [[9, 1, 2]]

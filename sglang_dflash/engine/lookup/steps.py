@@ -44,7 +44,10 @@ class ContextStep:
     def __call__(self, batch, block: BlockInputs, plan, host_lens: torch.Tensor) -> Drafted:
         """As ``DraftRunner``."""
         drafted = self._draft(batch, block, plan, host_lens)
-        sent = self._send(pack(self._contexts.follows(batch.reqs, self._count + self._lag), self._count + self._lag))
+        follows = self._contexts.follows(batch.reqs, self._count + self._lag)
+        if not any(found.tokens for found in follows):
+            return drafted  # nothing is sent, nothing competes
+        sent = self._send(pack(follows, self._count + self._lag))
         return drafted._replace(continuation=self._from_anchors(sent, drafted))
 
     def warm_up(self) -> None:

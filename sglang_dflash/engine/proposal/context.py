@@ -15,8 +15,9 @@ class ContextChain:
 
     def __call__(self, drafted: Drafted) -> Proposal:
         """-> chain of [bs, W] nodes."""
-        assert drafted.continuation is not None  # asked for
-        return _chain(drafted, drafted.continuation.tokens)
+        anchors, count = drafted.tokens[:, :1], self.shape.width - 1
+        found = drafted.continuation
+        return _chain(drafted, torch.zeros_like(anchors).expand(-1, count) if found is None else found.tokens)
 
 
 class ChainOrContext:
@@ -32,9 +33,10 @@ class ChainOrContext:
 
     def __call__(self, drafted: Drafted) -> Proposal:
         """-> chain of [bs, W] nodes."""
-        assert drafted.continuation is not None and drafted.log_probs is not None  # asked for
+        assert drafted.log_probs is not None  # asked for
         draft = _padded(drafted.tokens[:, 1:], drafted.log_probs[..., 0], self.shape.width - 1)
-        return _chain(drafted, likelier(draft, drafted.continuation))
+        found = drafted.continuation
+        return _chain(drafted, draft.tokens if found is None else likelier(draft, found))
 
 
 def likelier(draft: Continuation, context: Continuation) -> torch.Tensor:
