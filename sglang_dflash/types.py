@@ -11,11 +11,11 @@ import torch
 
 
 class Shape(NamedTuple):
-    """What a round verifies for every request: nothing drafted, a chain, or a tree."""
+    """What a round verifies for every request: nothing drafted, a chain, a tree, or what the context says follows."""
 
-    kind: Literal["plain", "chain", "tree"]
+    kind: Literal["plain", "chain", "tree", "context"]
     width: int  # W
-    path_len: int  # D; W for a chain
+    path_len: int  # D; W but for a tree
 
     @classmethod
     def plain(cls) -> "Shape":
@@ -32,6 +32,16 @@ class Shape(NamedTuple):
         """Nodes with parents, none deeper than ``path_len - 1``."""
         return cls("tree", width, path_len)
 
+    @classmethod
+    def context(cls, width: int) -> "Shape":
+        """The anchor and a continuation of ``width - 1`` tokens; one node is plain."""
+        return cls("context", width, width) if width > 1 else cls.plain()
+
+    @property
+    def drafts(self) -> bool:
+        """True where a draft pass is run."""
+        return self.kind in ("chain", "tree")
+
     @property
     def is_tree(self) -> bool:
         """True where the target is told a node's parent."""
@@ -39,7 +49,7 @@ class Shape(NamedTuple):
 
     @property
     def label(self) -> str:
-        """``plain``, ``chain-16``, ``tree-24``: the kind and the width."""
+        """``plain``, ``chain-16``, ``tree-24``, ``context-32``: the kind and the width."""
         return self.kind if self.kind == "plain" else f"{self.kind}-{self.width}"
 
 

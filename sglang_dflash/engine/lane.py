@@ -13,7 +13,6 @@ from sglang_dflash.engine.draft.runner import AnchorOnly, DraftRunner
 from sglang_dflash.engine.graph_tail import GraphTail, NoTail
 from sglang_dflash.engine.lookup.steps import ContextStep, Lookup
 from sglang_dflash.engine.proposal.build import Proposer
-from sglang_dflash.engine.proposal.context import ContextChain
 from sglang_dflash.engine.verify.choice import TargetChoice
 from sglang_dflash.engine.verify.target import TargetPass
 from sglang_dflash.engine.verify.trees import MaskedTree, PlainTree
@@ -57,14 +56,13 @@ def build_lane(
     lookup: where contexts are looked up.
     """
     shape, target = propose.shape, target_worker.model_runner
-    drafts = shape.kind != "plain" and not isinstance(propose, ContextChain)
-    block_size = block_size if drafts else 1
+    block_size = block_size if shape.drafts else 1
     window = max(block_size, shape.width)
     block_columns, node_columns = (None if width == window else slice(0, width) for width in (block_size, shape.width))
     paths = TreeCommit(target) if shape.is_tree else ChainCommit()
     commit = StateCommit(paths, target_worker) if keeps_recurrent_state(target.model_config) else paths
     in_graphs = tail_in_graphs and not shape.is_tree
-    draft = build_draft(block_columns) if drafts else AnchorOnly()
+    draft = build_draft(block_columns) if shape.drafts else AnchorOnly()
     return Lane(
         shape=shape,
         draft=draft if lookup is None else lookup.beside(draft, shape),

@@ -120,8 +120,9 @@ class DFlashWorker(BaseSpecWorker):
         )
         if self._options.shape == "fixed":
             return [widest]
-        others = [shape for shape in shapes_within(widest.shape, self.block_size) if shape != widest.shape]
-        return [widest, *build_proposers(others, self.block_size, branching, device)]
+        every = shapes_within(widest.shape, self.block_size, self._options.lookup == "on")
+        others = [shape for shape in every if shape != widest.shape]
+        return [widest, *build_proposers(others, self.block_size, branching, device, self._options.lookup)]
 
     def _build_lookup(self, server_args, target) -> Lookup | None:
         if self._options.lookup == "off":
@@ -253,6 +254,7 @@ class DFlashWorker(BaseSpecWorker):
             Player(self._lanes, self._build_round(NoObserver()), self._target_worker.model_runner),
             get_parallel().tp_group.broadcast_object,
             self._observer.expect,
+            None if self._lookup is None else self._lookup.expected,
         )
 
     def prewarm_sampling(self):

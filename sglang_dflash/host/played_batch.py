@@ -1,5 +1,6 @@
 """A batch of requests that do not exist, for rounds that are played before there are any."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import torch
@@ -31,10 +32,18 @@ TOUCHES = (
     ),
 )
 
-# What SGLang asks of a request on the way to a verify pass.
-_NOBODY = SimpleNamespace(
-    lora_id=None, rid="", grammar=None, token_type_ids=None, kv=SimpleNamespace(mamba_next_track_idx=None)
-)
+
+class _Nobody:
+    """What is asked of a request on the way to a verify pass."""
+
+    rid, lora_id, grammar, token_type_ids = "", None, None, None
+    kv = SimpleNamespace(mamba_next_track_idx=None)
+    origin_input_ids: Sequence[int] = ()
+    output_ids: Sequence[int] = ()
+    sampling_params = SimpleNamespace(max_new_tokens=0)
+
+
+_NOBODY = _Nobody()
 
 
 def played_batch(runner, bs: int, context: int) -> ScheduleBatch:

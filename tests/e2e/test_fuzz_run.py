@@ -1,4 +1,4 @@
-"""The small form of ``sglang-dflash fuzz``: chains, trees and shapes by chance, under overlap scheduling."""
+"""The small form of ``sglang-dflash fuzz``: chains, trees, shapes by chance and lookups, under overlap scheduling."""
 
 import pytest
 
@@ -11,19 +11,19 @@ TREE = ("--speculative-eagle-topk", "3", "--speculative-num-draft-tokens", "24")
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("shape", ["fixed", "random"])
+@pytest.mark.parametrize(("shape", "lookup"), [("fixed", "off"), ("random", "off"), ("random", "on")])
 @pytest.mark.parametrize("tree", [False, True], ids=["chain", "tree"])
-def test_mixed_requests_are_answered_as_plainly(servers, pair, tree, shape):
+def test_mixed_requests_are_answered_as_plainly(servers, pair, tree, shape, lookup):
     options = FuzzOptions(
         pair.target,
         pair.draft,
         pair.heldout,
         requests=70,
-        seed=5 + tree + 2 * (shape == "random"),
+        seed=5 + tree + 2 * (shape == "random") + 4 * (lookup == "on"),
         clients=12,
         longest=64,
         worker_flags=TREE if tree else (),
-        environment=OVERLAP | {"SGLANG_DFLASH_SHAPE": shape},
+        environment=OVERLAP | {"SGLANG_DFLASH_SHAPE": shape, "SGLANG_DFLASH_LOOKUP": lookup},
         checks=False,  # a server with them takes half a minute to start
     )
     lines: list[str] = []

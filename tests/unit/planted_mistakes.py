@@ -118,7 +118,7 @@ MISTAKES = (
     Mistake("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", plan=Plan(shapes="random", graphs=False, dp_size=2)),
     Mistake("shapes-unusable", ERROR, "SGLANG_DFLASH_SHAPE", plan=Plan(shapes="random", own_proposer=True)),
     Mistake("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", plan=Plan(lookup="on", own_proposer=True)),
-    Mistake("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", plan=Plan(lookup="on", shapes="random", on_cpu=True)),
+    Mistake("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", plan=Plan(lookup="only", shapes="random", on_cpu=True)),
     Mistake("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", plan=Plan(lookup="only", branching=4, on_cpu=True)),
     Mistake(
         "verify-width-unusable", ERROR, "--speculative-num-draft-tokens", plan=Plan(verify_width=129, lookup="only")

@@ -1,5 +1,6 @@
 """Candidates from the context: the index beside brute force, survival, and what is made of both for a batch."""
 
+import itertools
 import math
 import random
 from array import array
@@ -137,6 +138,13 @@ def test_a_late_host_looks_further_ahead():
     assert out.tokens.tolist() == [[9, 1]]
 
 
+def test_how_much_of_a_continuation_will_be_kept():
+    lookup = Lookup(50, False, CPU)
+    copying, other = lookup.expected([Req([1, 2, 3, 4, 1], [2]), Req([1, 2, 3, 4], [5])], 5)
+    assert copying[0] == 0 and all(0 < more - less < 1 for less, more in itertools.pairwise(copying[:5]))
+    assert len(copying) == 6 and other == [0.0] * 6
+
+
 def test_a_shape_without_drafts_is_not_looked_up_for():
     def draft(*arguments):
         raise AssertionError
@@ -197,7 +205,7 @@ def test_every_request_is_chosen_for_alone():
 
 
 def test_what_is_proposed_follows_the_options():
-    assert build_proposer("", 16, 40, 1, CPU, "only").shape == Shape.chain(40)
+    assert build_proposer("", 16, 40, 1, CPU, "only").shape == Shape.context(40)
     assert build_proposer("", 16, 40, 1, CPU, "on").shape == Shape.chain(40)
     assert build_proposer("", 16, 40, 4, CPU, "on").shape == Shape.tree(40, 40)
     assert build_proposer("", 16, 40, 4, CPU, "off").shape == Shape.tree(40, 16)

@@ -22,7 +22,7 @@ DRAFT = 0.4  # of a plain step
 
 def cost(shape: Shape, bs: int) -> float:
     """A machine that reads weights for the first 8 rows and computes from there on, as GPUs and CPUs do."""
-    return max(1.0, bs * shape.width / 8) + (DRAFT if shape.width > 1 else 0.0)
+    return max(1.0, bs * shape.width / 8) + (DRAFT if shape.drafts else 0.0)
 
 
 def choice(acceptance: float, bs: int) -> Shape:
@@ -68,6 +68,9 @@ def test_the_set_of_shapes():
     assert [s.label for s in trees] == ["plain", "chain-2", "chain-4", "chain-8", "tree-16", "tree-32", "tree-40"]
     assert {shape.path_len for shape in trees if shape.is_tree} == {8}
     assert max(shape.width for shape in shapes_within(Shape.tree(3, 3), 16)) == 3
+    looked_up = shapes_within(Shape.chain(32), 8, lookup=True)
+    labels = ["plain", "chain-2", "chain-4", "chain-8", "chain-32"]
+    assert [s.label for s in looked_up] == [*labels, "context-4", "context-8", "context-16", "context-32"]
 
 
 class TestSurvival:
@@ -83,10 +86,10 @@ class TestSurvival:
         for _ in range(60):
             survival.add(CHAINS[2], 0, bad)
             survival.add(CHAINS[2], 6, good)
-        fresh, of_bad, of_good = (survival.kept([request])[None][7] for request in (RequestSurvival(), bad, good))
+        fresh, of_bad, of_good = (survival.kept([request])[None][0][7] for request in (RequestSurvival(), bad, good))
         assert 1.5 * of_bad < fresh < of_good / 1.5
-        together = survival.kept([bad, good, RequestSurvival()])[None][7]
-        assert together == pytest.approx(fresh + of_bad + of_good)
+        each = survival.kept([bad, good, RequestSurvival()])[None]
+        assert [kept[7] for kept in each] == pytest.approx([of_bad, of_good, fresh])
 
     def test_a_tree_is_thought_better_than_the_chain_until_it_was_tried(self):
         tree, request = Shape.tree(32, 16), RequestSurvival()
@@ -94,11 +97,11 @@ class TestSurvival:
         for _ in range(50):
             survival.add(CHAINS[3], 2, request)
         kept = survival.kept([request])
-        assert kept[tree][15] > kept[None][15]
+        assert kept[tree][0][15] > kept[None][0][15]
         for _ in range(50):
             survival.add(tree, 1, request)
         kept = survival.kept([request])
-        assert kept[tree][15] < 1.5 < kept[None][15]
+        assert kept[tree][0][15] < 1.5 < kept[None][0][15]
 
 
 class TestCosts:
@@ -201,6 +204,28 @@ def test_a_request_that_is_better_than_the_others_is_found_out():
     assert report.rounds == 600 and sum(sums.rounds for sums in report.sums.values()) == 600
     assert report.sums[PLAIN].tokens == report.sums[PLAIN].rounds
     assert len(report.table().splitlines()) > 1
+
+
+def test_what_the_context_says_is_taken_where_it_pays_and_not_tried():
+    """A draft that is never right, and contexts that copy from some round on."""
+    shapes, says = shapes_within(Shape.chain(16), 16, lookup=True), [0.0]
+    contexts = {shape for shape in shapes if shape.kind == "context"}
+    now = [0.0]
+
+    def expected(reqs, count):
+        return [[says[0] * depth for depth in range(count + 1)] for _ in reqs]
+
+    costs = Costs({shape: [(bs, cost(shape, bs)) for bs in (1, 8)] for shape in shapes})
+    policy = Adaptive(shapes, costs, lambda i: i, contexts=expected, clock=lambda: now[0] / 1e3)
+    req, chosen = Req(), []
+    for number in range(400):
+        says[0] = 0.9 if number >= 200 else 0.0
+        chosen.append(policy.choose(SimpleNamespace(reqs=[req])))
+        now[0] += cost(chosen[-1], 1)
+        policy.emitted([int(says[0] * (chosen[-1].path_len - 1))])  # beside a draft the better of both is proposed
+    assert not contexts & set(chosen[:200]) and chosen[:200].count(PLAIN) > 150
+    # Up to 8 rows cost one; 16 cost two and bring 15 * 0.9.
+    assert chosen[200:].count(Shape.context(8)) + chosen[200:].count(Shape.context(16)) > 180
 
 
 def test_tries_spend_no_more_than_their_share():

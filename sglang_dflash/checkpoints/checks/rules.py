@@ -84,9 +84,11 @@ def _lookup(case: Case) -> Iterator[Finding]:
     if lookup != "off" and case.plan.own_proposer:
         what = f"is {lookup}, and SGLANG_DFLASH_PROPOSER makes the proposals"
         yield Finding("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", what, "give one of them")
-    elif lookup != "off" and case.plan.shapes != "fixed":
-        what = f"is {lookup}, which is of one shape, and SGLANG_DFLASH_SHAPE is {case.plan.shapes}"
-        yield Finding("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", what, "give one of them")
+    elif lookup == "only" and case.plan.shapes != "fixed":
+        what = f"is only, which is one shape, and SGLANG_DFLASH_SHAPE is {case.plan.shapes}"
+        yield Finding(
+            "lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", what, "use on: rounds without a draft are tried, too"
+        )
     elif lookup == "only" and case.has_trees:
         what = f"is only: a continuation is a chain, and --speculative-eagle-topk is {case.plan.branching}"
         yield Finding("lookup-unusable", ERROR, "SGLANG_DFLASH_LOOKUP", what, "use on, or drop the flag")

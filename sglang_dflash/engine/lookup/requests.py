@@ -1,6 +1,8 @@
 """The contexts of a batch's requests, as far as the host knows them, and what may follow."""
 
+import math
 import weakref
+from itertools import accumulate
 from typing import NamedTuple
 
 from sglang_dflash.engine.lookup.index import ContextIndex
@@ -63,6 +65,14 @@ class RequestContexts:
     def follows(self, reqs, count: int) -> list[Follows]:
         """For each of the requests up to ``count`` tokens, none that it could not emit before its answer's end."""
         return [self._of(req).follows(min(count, _room(req)), self._vocab_size) for req in reqs]
+
+    def expected(self, reqs, count: int) -> list[list[float]]:
+        """Of each request's continuation: how many of its first 0, 1, 2, ... ``count`` tokens will be kept."""
+        out = []
+        for found in self.follows(reqs, count):
+            chances = [math.exp(chance) for chance in accumulate(found.log_chances)]
+            out.append(list(accumulate(chances + [0.0] * (count - len(chances)), initial=0.0)))
+        return out
 
     def _of(self, req) -> _Context:
         context = self._contexts.get(req)

@@ -17,6 +17,10 @@ class Lookup:
         self._contexts = RequestContexts(vocab_size)
         self._overlap, self._device = overlap, device
 
+    def expected(self, reqs, count: int) -> list[list[float]]:
+        """As ``RequestContexts.expected``; under overlap scheduling as of a round ago."""
+        return self._contexts.expected(reqs, count)
+
     def beside(self, draft: DraftRunner | AnchorOnly, shape: Shape) -> "DraftRunner | AnchorOnly | ContextStep":
         """``draft`` with a continuation as long as proposals of ``shape`` can hold one."""
         count = shape.width - 1

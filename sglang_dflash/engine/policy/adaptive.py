@@ -42,11 +42,19 @@ class Adaptive(Fixed):
         costs: Costs,
         agree: Callable[[int], int],
         expect: Callable[[float, float], None] = lambda tokens, ms: None,
+        contexts: Callable[[Sequence[Any], int], list[list[float]]] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        """expect: is told tokens and milliseconds that are expected of every round."""
+        """expect: is told tokens and milliseconds that are expected of every round.
+
+        contexts: (requests, count) -> how many of the first 0, 1, ... count tokens of each one's continuation will be
+        kept; None where nothing is looked up.
+        """
         self._shapes, self._costs, self._agree, self._expect, self._clock = tuple(shapes), costs, agree, expect, clock
-        self._survival, self._trials = Survival(shapes), Trials(shapes)
+        self._contexts, self._longest = contexts, max(shape.path_len for shape in shapes) - 1
+        # What the context says is told without a try.
+        tried = [shape for shape in shapes if shape.kind != "context"]
+        self._survival, self._trials = Survival(tried), Trials(tried)
         self._requests: weakref.WeakKeyDictionary[Any, RequestSurvival] = weakref.WeakKeyDictionary()
         self._running: Chosen | None = None
         self._unheard: deque[Chosen] = deque()
@@ -57,19 +65,30 @@ class Adaptive(Fixed):
         now = self._clock()
         requests = [self._request(req) for req in batch.reqs]
         self._took(requests, now)
-        kept = self._survival.kept(requests)
-        forecasts = forecast(
-            self._shapes,
-            len(requests),
-            lambda shape: kept[statistics_of(shape)][shape.path_len - 1],
-            self._costs.ms,
-        )
+        forecasts = forecast(self._shapes, len(requests), self._kept(batch.reqs, requests), self._costs.ms)
         first = best(forecasts)
         chosen = forecasts[self._agree(forecasts.index(self._trials.next(forecasts, first)))]
         self._running = Chosen(chosen, first, requests, now)
         self._unheard.append(self._running)
         self._expect(chosen.tokens, chosen.ms)
         return chosen.shape
+
+    def _kept(self, reqs, requests: Sequence[RequestSurvival]) -> Callable[[Shape], float]:
+        """Drafts that rounds of a shape are expected to keep, all requests together."""
+        drafts = self._survival.kept(requests)
+        if self._contexts is None:
+            return lambda shape: sum(kept[shape.path_len - 1] for kept in drafts[statistics_of(shape)])
+        contexts = self._contexts(reqs, self._longest)
+
+        def kept(shape: Shape) -> float:
+            depth = shape.path_len - 1
+            if not shape.drafts:
+                return sum(context[depth] for context in contexts)
+            # The better of both is proposed.
+            both = zip(drafts[statistics_of(shape)], contexts, strict=True)
+            return sum(max(draft[depth], context[depth]) for draft, context in both)
+
+        return kept
 
     def interrupted(self) -> None:
         """The running round's end is not seen."""
@@ -79,8 +98,9 @@ class Adaptive(Fixed):
         """What the oldest round not heard of yet kept."""
         chosen = self._unheard.popleft()
         shape = chosen.forecast.shape
-        for request, kept in zip(chosen.requests, correct_drafts, strict=True):
-            self._survival.add(shape, kept, request)
+        if shape.kind != "context":
+            for request, kept in zip(chosen.requests, correct_drafts, strict=True):
+                self._survival.add(shape, kept, request)
         tokens = len(correct_drafts) + sum(correct_drafts)
         if chosen.forecast is not chosen.best:
             self._trials.outcome(chosen.forecast, chosen.best, tokens)

@@ -20,7 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def build_policy(
-    name: str, lanes: dict[Shape, Lane], player: "Player", from_first: Callable, expect: Callable[[float, float], None]
+    name: str,
+    lanes: dict[Shape, Lane],
+    player: "Player",
+    from_first: Callable,
+    expect: Callable[[float, float], None],
+    contexts: Callable | None,
 ) -> Fixed:
     """The policy ``name`` of SGLANG_DFLASH_SHAPE over the shapes that have lanes; the flags' own is the first.
 
@@ -28,7 +33,7 @@ def build_policy(
 
     Args:
         from_first: a value -> that of tensor-parallel rank 0.
-        expect: is told the tokens and the milliseconds that are expected of every round.
+        expect, contexts: as of ``Adaptive``.
     """
     shapes = tuple(lanes)
     if name == "random":
@@ -41,7 +46,7 @@ def build_policy(
     for shape, points in probed.items():
         ms = ", ".join(f"{bs}: {ms:.1f}" for bs, ms in points)
         logger.info("sglang-dflash: a round of shape %s takes, by requests, ms: %s", shape.label, ms)
-    return Adaptive(shapes, Costs(probed), from_first, expect)
+    return Adaptive(shapes, Costs(probed), from_first, expect, contexts)
 
 
 class Player:

@@ -55,8 +55,8 @@ def monotone(probed: Probed) -> dict[Shape, list[tuple[int, float]]]:
     for shape, points in probed.items():
         sizes, times = zip(*sorted(points), strict=True)
         out[shape] = dict(zip(sizes, ascending(times), strict=True))
-    for trees in (False, True):
-        alike = sorted((shape for shape in out if shape.is_tree == trees), key=lambda shape: shape.width)
+    for kinds in (("plain", "chain"), ("tree",), ("context",)):
+        alike = sorted((shape for shape in out if shape.kind in kinds), key=lambda shape: shape.width)
         for bs in {bs for shape in alike for bs in out[shape]}:
             having = [shape for shape in alike if bs in out[shape]]
             for shape, ms in zip(having, ascending([out[shape][bs] for shape in having]), strict=True):

@@ -90,15 +90,14 @@ class Survival:
                 found[key] = tally.acceptance(lifted, SERVER_WEIGHT)
         return found
 
-    def kept(self, requests: Sequence[RequestSurvival]) -> dict[Shape | None, list[float]]:
-        """Drafts that a batch is expected to keep, all requests together, by kind of path and its depth."""
-        out: dict[Shape | None, list[float]] = {}
+    def kept(self, requests: Sequence[RequestSurvival]) -> dict[Shape | None, list[list[float]]]:
+        """Drafts that each request is expected to keep: by kind of path a list for each, by the path's depth."""
+        out: dict[Shape | None, list[list[float]]] = {}
         for key, expected in self.of_server().items():
             fresh = kept_by_depth(expected)
-            total = [0.0] * len(fresh)
-            for request in requests:
-                tally = request.tallies.get(key)
-                own = fresh if tally is None else kept_by_depth(tally.acceptance(expected, REQUEST_WEIGHT))
-                total = [a + b for a, b in zip(total, own, strict=True)]
-            out[key] = total
+            tallies = [request.tallies.get(key) for request in requests]
+            out[key] = [
+                fresh if tally is None else kept_by_depth(tally.acceptance(expected, REQUEST_WEIGHT))
+                for tally in tallies
+            ]
         return out

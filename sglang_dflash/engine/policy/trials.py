@@ -23,7 +23,7 @@ class Trials:
         self._tried = dict.fromkeys(shapes, 0)
 
     def next(self, forecasts: Sequence[Forecast], best: Forecast) -> Forecast:
-        """``best``, or a shape that is to be tried in its place."""
+        """``best``, or one of the shapes that is to be tried in its place."""
         self._round += 1
         self._tried[best.shape] = self._round
         self._wait[best.shape] = FIRST_WAIT
@@ -31,7 +31,9 @@ class Trials:
         due = [
             each
             for each in forecasts
-            if self._round - self._tried[each.shape] >= self._wait[each.shape] and each.loss(best) <= self._saved
+            if each.shape in self._wait
+            and self._round - self._tried[each.shape] >= self._wait[each.shape]
+            and each.loss(best) <= self._saved
         ]
         if not due:
             return best

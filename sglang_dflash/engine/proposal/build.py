@@ -24,12 +24,19 @@ class Proposer(Protocol):
     def __call__(self, drafted: Drafted) -> Proposal: ...
 
 
-def build_proposers(shapes: Sequence[Shape], block_size: int, branching: int, device: torch.device) -> list[Proposer]:
-    """Ours for each of ``shapes``: chains of the draft's path, trees with up to ``branching`` children a node."""
-    return [
-        TreeProposer(shape.width, block_size, branching, device) if shape.is_tree else ChainProposer(shape.width)
-        for shape in shapes
-    ]
+def build_proposers(
+    shapes: Sequence[Shape], block_size: int, branching: int, device: torch.device, lookup: str = "off"
+) -> list[Proposer]:
+    """Ours for each of ``shapes``; arguments as of ``build_proposer``."""
+
+    def proposer(shape: Shape) -> Proposer:
+        if shape.is_tree:
+            return TreeProposer(shape.width, block_size, branching, device, beyond=lookup == "on")
+        if shape.kind == "context":
+            return ContextChain(shape.width)
+        return ChainOrContext(shape.width) if lookup == "on" and shape.drafts else ChainProposer(shape.width)
+
+    return [proposer(shape) for shape in shapes]
 
 
 def build_proposer(

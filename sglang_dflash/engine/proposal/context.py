@@ -11,7 +11,7 @@ class ContextChain:
     candidates = 0
 
     def __init__(self, width: int):
-        self.shape = Shape.chain(width)
+        self.shape = Shape.context(width)
 
     def __call__(self, drafted: Drafted) -> Proposal:
         """-> chain of [bs, W] nodes."""
