@@ -215,17 +215,22 @@ def test_what_the_context_says_is_taken_where_it_pays_and_not_tried():
     def expected(reqs, count):
         return [[says[0] * depth for depth in range(count + 1)] for _ in reqs]
 
-    costs = Costs({shape: [(bs, cost(shape, bs)) for bs in (1, 8)] for shape in shapes})
+    def ms(shape, bs):
+        return cost(shape, bs) + 0.01 * shape.width
+
+    costs = Costs({shape: [(bs, ms(shape, bs)) for bs in (1, 8)] for shape in shapes})
     policy = Adaptive(shapes, costs, lambda i: i, contexts=expected, clock=lambda: now[0] / 1e3)
     req, chosen = Req(), []
-    for number in range(400):
-        says[0] = 0.9 if number >= 200 else 0.0
+    for number in range(800):
+        says[0] = 0.9 if 200 <= number < 400 else 0.0
         chosen.append(policy.choose(SimpleNamespace(reqs=[req])))
-        now[0] += cost(chosen[-1], 1)
+        now[0] += ms(chosen[-1], 1)
         policy.emitted([int(says[0] * (chosen[-1].path_len - 1))])  # beside a draft the better of both is proposed
     assert not contexts & set(chosen[:200]) and chosen[:200].count(PLAIN) > 150
     # Up to 8 rows cost one; 16 cost two and bring 15 * 0.9.
-    assert chosen[200:].count(Shape.context(8)) + chosen[200:].count(Shape.context(16)) > 180
+    copying = chosen[200:400]
+    assert copying.count(Shape.context(8)) + copying.count(Shape.context(16)) > 180
+    assert not contexts & set(chosen[400:])
 
 
 def test_tries_spend_no_more_than_their_share():

@@ -18,7 +18,8 @@ class Trials:
     """
 
     def __init__(self, shapes: Sequence[Shape]):
-        self._saved, self._round = 0.0, 0
+        """shapes: those that are tried."""
+        self._shapes, self._saved, self._round = frozenset(shapes), 0.0, 0
         self._wait = dict.fromkeys(shapes, FIRST_WAIT)
         self._tried = dict.fromkeys(shapes, 0)
 
@@ -31,7 +32,7 @@ class Trials:
         due = [
             each
             for each in forecasts
-            if each.shape in self._wait
+            if each.shape in self._shapes
             and self._round - self._tried[each.shape] >= self._wait[each.shape]
             and each.loss(best) <= self._saved
         ]
