@@ -57,9 +57,7 @@ def test_lengths_from_1_to_2000(server, plain, pair, tokenizer):
     context = json.loads((Path(pair.target) / "config.json").read_text())["max_position_embeddings"]
     longest = min(2000, context - 200)
     asks = mixed_lengths(tokenizer, 24, longest, 150, seed=1)
-    # One that is alone for most of its rounds, which two ranks on two cores take four times as long for.
-    alone = longest // 4 if "--tp-size" in server.command else longest
-    asks += [Ask(asks[0].prompt[:1], 1), Ask(asks[1].prompt[:2], 2), Ask(asks[2].prompt[:40], alone)]
+    asks += [Ask(asks[0].prompt[:1], 1), Ask(asks[1].prompt[:2], 2), Ask(asks[2].prompt[:40], longest)]
     answers = server.client.generate_many([a.prompt for a in asks], 9, [a.sampling() for a in asks])
     assert_same(plain, asks, answers)
 
