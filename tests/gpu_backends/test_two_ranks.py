@@ -3,11 +3,12 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import pytest
+
+from sglang_dflash.tools.serve.ports import free_port, release_port
 
 RANK = pathlib.Path(__file__).parent / "cases" / "two_ranks.py"
 RANKS, NODES, DRAFTED = 2, 3 * 16, 3 * 15
@@ -15,17 +16,11 @@ RANKS, NODES, DRAFTED = 2, 3 * 16, 3 * 15
 MOST = 41
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def rounds() -> list[dict]:
     """What each rank saw."""
     environment = dict(os.environ, TRITON_INTERPRET="1", HF_HUB_OFFLINE="1")
-    port = str(free_port())
-    commands = [[sys.executable, str(RANK), str(rank), port] for rank in range(RANKS)]
+    port = free_port()
+    commands = [[sys.executable, str(RANK), str(rank), str(port)] for rank in range(RANKS)]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     processes = [subprocess.Popen(command, **pipes) for command in commands]
     found = []
@@ -37,6 +32,7 @@ def rounds() -> list[dict]:
     finally:
         for process in processes:
             process.kill()
+        release_port(port)
     return found
 
 

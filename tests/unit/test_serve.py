@@ -110,10 +110,19 @@ class TestPorts:
         setting = tmp_path / "ip_local_port_range"
         setting.write_text("30000\t40000\n")
         monkeypatch.setattr(ports, "_EPHEMERAL", setting)
-        assert set(ports._candidates()) == set(range(ports.LOWEST, 29000))
+        assert set(ports._candidates()) == set(range(ports.LOWEST, 29000)) - set(ports.SGLANGS)
         port = free_port()
         release_port(port)
-        assert port in range(ports.LOWEST, 29000)
+        assert port in range(ports.LOWEST, 22000)
+
+    def test_is_kept_from_other_processes(self):
+        port = free_port()
+        look = "import sys; from sglang_dflash.tools.serve.ports import free_port; free_port([int(sys.argv[1])])"
+        command = [sys.executable, "-c", look, str(port)]
+        held = subprocess.run(command, capture_output=True, text=True)
+        release_port(port)
+        assert "none of the given ports is free" in held.stderr
+        assert subprocess.run(command, capture_output=True).returncode == 0
 
     def test_candidates_exhausted(self):
         port = free_port()

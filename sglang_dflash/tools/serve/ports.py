@@ -1,16 +1,21 @@
 """Free TCP ports."""
 
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from sglang_dflash.errors import DFlashError
 
-LOWEST = 20000  # of the ports handed out; lower ones belong to well-known services
+LOWEST = 10000  # of the ports handed out; lower ones belong to well-known services
+SGLANGS = range(22000, 30000)  # where SGLang looks for the ports of its process groups
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _SPREAD = 1000  # SGLang derives further ports above a server's
-_handed_out: set[int] = set()
+_handed_out: dict[int, FileLock] = {}
 _random = random.SystemRandom()
 
 
@@ -28,22 +33,40 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 def free_port(candidates: Iterable[int] | None = None) -> int:
     """A free port: the first free one of ``candidates``, or any.
 
-    A port is handed out once per process, so that servers started together do not collide. Where the system
-    leaves some, it lies below the ports given to connections: one of these could take it before the server listens.
+    A port belongs to this process until ``release_port``: a lock file keeps others that choose one here from it
+    while the server is not yet listening. For the same reason it lies neither among SGLang's own nor, where the
+    system leaves others, among the ports given to connections.
     """
     for port in _candidates() if candidates is None else candidates:
-        if port not in _handed_out and is_free(port):
-            _handed_out.add(port)
+        if port in _handed_out or not is_free(port):
+            continue
+        lock = FileLock(_lock_folder() / str(port), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        # Its owner may have begun to listen and let go since the look above.
+        if is_free(port):
+            _handed_out[port] = lock
             return port
+        lock.release()
     raise DFlashError("port", "none of the given ports is free", "stop what listens there, or give others")
 
 
 def _candidates() -> list[int]:
     first = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else 49152  # as IANA has it
-    ports = range(LOWEST, max(first - _SPREAD, LOWEST + _SPREAD))
+    ports = [port for port in range(LOWEST, max(first - _SPREAD, LOWEST + _SPREAD)) if port not in SGLANGS]
     return _random.sample(ports, len(ports))
 
 
 def release_port(port: int) -> None:
     """Let the port be handed out again."""
-    _handed_out.discard(port)
+    lock = _handed_out.pop(port, None)
+    if lock is not None:
+        lock.release()
+
+
+def _lock_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"sglang-dflash-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    return folder
