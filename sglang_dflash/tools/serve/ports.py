@@ -38,14 +38,13 @@ def free_port(candidates: Iterable[int] | None = None) -> int:
     system leaves others, among the ports given to connections.
     """
     for port in _candidates() if candidates is None else candidates:
-        if port in _handed_out or not is_free(port):
+        if port in _handed_out:
             continue
         lock = FileLock(_lock_folder() / str(port), timeout=0)
         try:
             lock.acquire()
         except Timeout:
             continue
-        # Its owner may have begun to listen and let go since the look above.
         if is_free(port):
             _handed_out[port] = lock
             return port
